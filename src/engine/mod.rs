@@ -1,0 +1,3 @@
+//! Orchestration: what is planned becomes builds, builds become images, and nothing that was made is forgotten.
+
+pub mod ports;

@@ -1,0 +1,13 @@
+//! factoryd: a git push ends in a tested, published image.
+//!
+//! The library holds everything; `main.rs` only calls [`cli`]. Start reading at `ARCHITECTURE.md`, then [`domain`].
+
+pub mod blocking;
+pub mod config;
+pub mod domain;
+pub mod engine;
+pub mod machine;
+pub mod manifest;
+pub mod render;
+pub mod source;
+pub mod store;

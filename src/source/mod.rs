@@ -1,0 +1,1 @@
+//! Git repositories: mirrors, trees, checkouts, and what wakes the planner.

@@ -1,0 +1,1 @@
+//! What is remembered: the database, the content-addressed files, the logs.
