@@ -12,7 +12,6 @@ pub mod image;
 pub mod inputs;
 pub mod path;
 pub mod pipeline;
-//plan
-//retention
+pub mod plan;
 pub mod tree;
 pub mod value;
