@@ -168,12 +168,17 @@ pub enum Event {
         stage: Stage,
         /// The declared fingerprint.
         declared: Fingerprint,
-        /// The resolved fingerprint.
-        resolved: Fingerprint,
-        /// What the resolved half was made of: names and values.
-        found: Vec<(String, String)>,
         /// Why it runs.
         reason: String,
+    },
+    /// What the other half of a stage's fingerprint is made of is known.
+    StageResolved {
+        /// The stage.
+        stage: Stage,
+        /// The resolved fingerprint.
+        resolved: Fingerprint,
+        /// What it was made of: names and values.
+        found: Vec<(String, String)>,
     },
     /// A step begins; steps count from 1.
     StepStarted {
@@ -433,6 +438,7 @@ impl Build {
     fn apply_to_stage(&mut self, at: Moment, event: &Event) -> bool {
         let (Event::StageHit { stage, .. }
         | Event::StageStarted { stage, .. }
+        | Event::StageResolved { stage, .. }
         | Event::StepStarted { stage, .. }
         | Event::StepFinished { stage, .. }
         | Event::StageFinished { stage, .. }) = event
@@ -459,7 +465,7 @@ impl Build {
             (StageProgress::Running, Event::StepStarted { step, of, name, .. }) => {
                 run.step = Some((*step, *of, name.clone()));
             }
-            (StageProgress::Running, Event::StepFinished { .. }) => {}
+            (StageProgress::Running, Event::StageResolved { .. } | Event::StepFinished { .. }) => {}
             (StageProgress::Running, Event::StageFinished { end, .. }) => {
                 run.ended = Some(at);
                 run.progress = match end {
@@ -513,7 +519,7 @@ mod tests {
 
     fn started(stage: Stage) -> Event {
         let print = Fingerprint(Digest::of(b"x"));
-        Event::StageStarted { stage, declared: print, resolved: print, found: vec![], reason: "changed".into() }
+        Event::StageStarted { stage, declared: print, reason: "changed".into() }
     }
 
     fn fold(events: &[Event]) -> Result<Build, IllegalEvent> {
