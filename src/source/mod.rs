@@ -11,5 +11,7 @@
 //! ```
 
 mod checkout;
+pub mod mirror;
+mod program;
 pub mod repositories;
 pub mod trees;
