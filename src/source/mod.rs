@@ -15,3 +15,4 @@ pub mod mirror;
 mod program;
 pub mod repositories;
 pub mod trees;
+pub mod watch;
