@@ -12,6 +12,7 @@
 
 mod checkout;
 pub mod mirror;
+pub mod poll;
 mod program;
 pub mod repositories;
 pub mod trees;
