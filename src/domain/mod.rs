@@ -13,5 +13,6 @@ pub mod inputs;
 pub mod path;
 pub mod pipeline;
 pub mod plan;
+pub mod retention;
 pub mod tree;
 pub mod value;

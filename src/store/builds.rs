@@ -1,0 +1,122 @@
+//! Looking at builds.
+
+use rusqlite::{Connection, OptionalExtension as _, Params, Row, Transaction};
+
+use super::Store;
+use super::error::{Fault, StoreError};
+use super::journal_shape::BuildJson;
+use super::shape::{Col, Json};
+use crate::domain::build::{Build, Order};
+use crate::domain::bundle::BundleKey;
+use crate::domain::id::{BuildNo, RepoName};
+use crate::domain::path::RepoPath;
+use crate::domain::pipeline::Stage;
+
+/// A build: what was asked and where it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BuildRecord {
+    /// What was asked.
+    pub order: Order,
+    /// Where it is, as its journal folds.
+    pub build: Build,
+    /// How many lines its log has; `None` until the log is packed away.
+    pub log_lines: Option<u64>,
+}
+
+/// Which builds to list, newest first.
+#[derive(Clone, Debug, Default)]
+pub struct BuildFilter {
+    /// Only of this repository.
+    pub repository: Option<RepoName>,
+    /// Only of this bundle, on any branch.
+    pub bundle: Option<RepoPath>,
+    /// Only older than this one: the last of the page before.
+    pub before: Option<BuildNo>,
+    /// At most so many.
+    pub limit: usize,
+}
+
+const SELECT: &str = "
+SELECT build.number, bundle.repository, bundle.branch, bundle.path, build.commit_id, build.reason, build.asked_by,
+  build.from_stage, build.until_stage, build.no_cache, build.tracked, build.fold, log.lines
+FROM build JOIN bundle ON bundle.id = build.bundle LEFT JOIN log ON log.build = build.number";
+
+impl Store {
+    /// A build by its number.
+    ///
+    /// # Errors
+    /// When the database can't be read.
+    pub async fn build(&self, number: BuildNo) -> Result<Option<BuildRecord>, StoreError> {
+        self.db().read("read a build", move |tx| build_in(tx, number)).await
+    }
+
+    /// Builds, newest first.
+    ///
+    /// # Errors
+    /// When the database can't be read.
+    pub async fn builds(&self, filter: BuildFilter) -> Result<Vec<BuildRecord>, StoreError> {
+        self.db().read("list builds", move |tx| list(tx, &filter)).await
+    }
+
+    /// The builds that are queued or running, oldest first.
+    ///
+    /// # Errors
+    /// When the database can't be read.
+    pub async fn unfinished(&self) -> Result<Vec<BuildRecord>, StoreError> {
+        let work = |tx: &Transaction<'_>| query(tx, "WHERE build.state <> 'finished' ORDER BY build.number", []);
+        self.db().read("list the unfinished builds", work).await
+    }
+}
+
+pub(super) fn build_in(connection: &Connection, number: BuildNo) -> Result<Option<BuildRecord>, Fault> {
+    let mut statement = connection.prepare_cached(&format!("{SELECT} WHERE build.number = ?1"))?;
+    Ok(statement.query_row([Col(number)], record).optional()?)
+}
+
+/// Two texts, so that each has its index: by number alone, or by the bundle's rows.
+fn list(tx: &Transaction<'_>, filter: &BuildFilter) -> Result<Vec<BuildRecord>, Fault> {
+    let before = Col(filter.before.map_or(u64::MAX, |build| build.0));
+    let limit = i64::try_from(filter.limit).unwrap_or(i64::MAX);
+    let repository = filter.repository.as_ref().map(RepoName::as_str);
+    match &filter.bundle {
+        None => query(
+            tx,
+            "WHERE build.number < ?1 AND (?2 IS NULL OR bundle.repository = ?2) ORDER BY build.number DESC LIMIT ?3",
+            (before, repository, limit),
+        ),
+        Some(path) => query(
+            tx,
+            "WHERE build.number < ?1 AND build.bundle IN
+               (SELECT id FROM bundle WHERE path = ?4 AND (?2 IS NULL OR repository = ?2))
+             ORDER BY build.number DESC LIMIT ?3",
+            (before, repository, limit, Col(path)),
+        ),
+    }
+}
+
+fn query(tx: &Transaction<'_>, which: &str, params: impl Params) -> Result<Vec<BuildRecord>, Fault> {
+    let mut statement = tx.prepare_cached(&format!("{SELECT} {which}"))?;
+    let records = statement.query_map(params, record)?.collect::<rusqlite::Result<_>>()?;
+    Ok(records)
+}
+
+fn record(row: &Row<'_>) -> rusqlite::Result<BuildRecord> {
+    let (Col(number), Col(repository), Col(branch), Col(path)) = (row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?);
+    let Col(commit) = row.get(4)?;
+    let from: Option<Col<Stage>> = row.get(7)?;
+    let until: Option<Col<Stage>> = row.get(8)?;
+    let Json(BuildJson(build)) = row.get(11)?;
+    let lines: Option<Col<u64>> = row.get(12)?;
+    let order = Order {
+        number,
+        key: BundleKey { repository, branch, path },
+        commit,
+        reason: row.get(5)?,
+        by: row.get(6)?,
+        from: from.map(|stage| stage.0),
+        until: until.map(|stage| stage.0),
+        no_cache: row.get(9)?,
+        tracked: row.get(10)?,
+    };
+    Ok(BuildRecord { order, build, log_lines: lines.map(|lines| lines.0) })
+}
