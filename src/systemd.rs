@@ -68,4 +68,15 @@ mod tests {
         stopping();
         assert_eq!(watchdog_interval(), None);
     }
+
+    #[test]
+    fn the_unit_stays_as_closed_as_it_is() {
+        let unit = concat!(env!("CARGO_MANIFEST_DIR"), "/systemd/factoryd.service");
+        let analysis = std::process::Command::new("systemd-analyze")
+            .args(["security", "--offline=true", "--no-pager", "--threshold=26", unit])
+            .output()
+            .expect("systemd-analyze runs; scripts/setup installs systemd");
+        let said = String::from_utf8_lossy(&analysis.stdout);
+        assert!(analysis.status.success(), "the unit is more exposed than 2.6:\n{said}");
+    }
 }

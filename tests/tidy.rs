@@ -50,7 +50,11 @@ const ROOMS: &[Room] = &[
         "it is a client of the API; only offline commands work on files",
     ),
     room("daemon", &["*"], "it wires everything"),
-    room("main", &["cli"], "everything is in the library"),
+    room(
+        "main",
+        &["cli", "machine::sandbox"],
+        "everything is in the library; a sandbox runs this program inside itself",
+    ),
 ];
 
 const fn room(name: &'static str, may_import: &'static [&'static str], because: &'static str) -> Room {
@@ -87,27 +91,27 @@ const WORDS: &[Words] = &[
         because: "child processes start at few doors, where they get their limits, their end and their place in the log",
     },
     Words {
-        words: &["serde_yaml", "saphyr_parser"],
+        words: &["serde_yaml::", "saphyr_parser::"],
         place: Place::Only(&["src/manifest/"]),
         because: "YAML is read in one way, with its positions and limits; ask manifest for a value",
     },
     Words {
-        words: &["git2"],
+        words: &["git2::"],
         place: Place::Only(&["src/source/"]),
         because: "git blocks, and its trees are hostile; ask `engine::ports::Repositories`",
     },
     Words {
-        words: &["rusqlite"],
+        words: &["rusqlite::"],
         place: Place::Only(&["src/store/"]),
         because: "one thread owns the database; ask the store",
     },
     Words {
-        words: &["ssh2"],
+        words: &["ssh2::"],
         place: Place::Only(&["src/machine/"]),
         because: "a session belongs to one thread; ask `engine::ports::Guest`",
     },
     Words {
-        words: &["minijinja", "handlebars"],
+        words: &["minijinja::", "handlebars::"],
         place: Place::Only(&["src/render/"]),
         because: "templates are rendered under limits; ask render",
     },
@@ -155,6 +159,7 @@ fn the_house_is_tidy() {
         collect(root, &root.join(folder), &mut sources);
     }
     assert!(sources.len() > 10, "there are sources below {}", root.display());
+    mark_test_files(&mut sources);
     let faults = faults(&sources);
     assert!(faults.is_empty(), "\n{}\n", faults.join("\n"));
 }
@@ -188,8 +193,16 @@ impl Source {
         let code = code_of(text);
         let stem = stem(path);
         let only_tests = !path.starts_with("src/") || stem == "tests" || stem.ends_with("_tests");
-        let tests = if only_tests { 0 } else { inline_tests(&code).unwrap_or(code.len()) };
+        let tests = if only_tests { 0 } else { test_module(&code, '{').map_or(code.len(), |(at, _)| at) };
         Self { path: path.to_owned(), text: text.to_owned(), code, tests }
+    }
+
+    /// Where the module lies that this file declares for its tests (`#[cfg(test)] mod scenarios;`), without `.rs`.
+    fn test_file(&self) -> Option<String> {
+        let (_, name) = test_module(&self.code, ';')?;
+        let folder = self.path.trim_end_matches(".rs");
+        let folder = ["/mod", "/lib", "/main"].iter().find_map(|end| folder.strip_suffix(end)).unwrap_or(folder);
+        Some(format!("{folder}/{name}"))
     }
 
     fn production(&self) -> &str {
@@ -215,11 +228,25 @@ fn stem(path: &str) -> &str {
     path.rsplit('/').next().unwrap_or(path).trim_end_matches(".rs")
 }
 
-fn inline_tests(code: &str) -> Option<usize> {
-    code.match_indices("#[cfg(test)]").map(|(at, _)| at).find(|at| {
-        let after = code[at + "#[cfg(test)]".len()..].trim_start();
-        after.strip_prefix("mod ").is_some_and(|rest| rest.trim_start_matches(is_word).trim_start().starts_with('{'))
+/// The first module that is compiled for tests only and whose name is followed by this: where it begins, its name.
+fn test_module(code: &str, follows: char) -> Option<(usize, &str)> {
+    let attribute = "#[cfg(test)]";
+    code.match_indices(attribute).find_map(|(at, _)| {
+        let name = code[at + attribute.len()..].trim_start().strip_prefix("mod ")?;
+        let rest = name.trim_start_matches(is_word);
+        rest.trim_start().starts_with(follows).then(|| (at, &name[..name.len() - rest.len()]))
     })
+}
+
+/// Marks the files that another file declares as tests.
+fn mark_test_files(sources: &mut [Source]) {
+    let files: BTreeSet<String> = sources.iter().filter_map(Source::test_file).collect();
+    for source in sources.iter_mut() {
+        let place = source.path.trim_end_matches(".rs").trim_end_matches("/mod");
+        if files.contains(place) {
+            source.tests = 0;
+        }
+    }
 }
 
 fn faults(sources: &[Source]) -> Vec<String> {
@@ -409,11 +436,12 @@ fn is_word(c: char) -> bool {
     c.is_alphanumeric() || c == '_'
 }
 
-/// Where a word stands that is not a part of a longer one.
+/// Where a word stands that is not a part of a longer one; `git2::` is the crate, and not a function of that name.
 fn occurrences<'c>(code: &'c str, word: &'c str) -> impl Iterator<Item = usize> + 'c {
+    let open = word.ends_with("::");
     code.match_indices(word)
         .map(|(at, _)| at)
-        .filter(move |at| !code[..*at].ends_with(is_word) && !code[at + word.len()..].starts_with(is_word))
+        .filter(move |at| !code[..*at].ends_with(is_word) && (open || !code[at + word.len()..].starts_with(is_word)))
 }
 
 /// The text with its comments as blanks and the inside of its literals as `_`, line by line the same.
@@ -541,7 +569,8 @@ fn a_word_out_of_its_place_is_found() {
     assert!(only_fault("tests/git.rs", "fn f() { todo!() }").contains("left out"));
     assert_eq!(of("src/machine/process.rs", "fn f() { Command::new(\"qemu-img\"); }"), [""; 0]);
     assert_eq!(of("src/store/db.rs", "#[cfg(test)]\nmod tests { fn f() { Command::new(\"git\"); } }"), [""; 0]);
-    assert_eq!(of("src/store/db.rs", "fn my_git2() {} // git2\n/* git2 /* git2 */ git2 */"), [""; 0]);
+    assert!(only_fault("src/store/db.rs", "use git2::Repository;").contains("only in src/source/"));
+    assert_eq!(of("src/store/db.rs", "fn git2() {} // git2::x\n/* git2::x /* */ git2::x */"), [""; 0]);
 }
 
 #[test]
@@ -566,6 +595,20 @@ fn a_test_that_sleeps_or_never_runs_is_found() {
     assert!(
         only_fault("tests/git.rs", "#[test]\n#[ignore = \"slow\"]\nfn f() {}").starts_with("3: a test that never runs")
     );
+}
+
+#[test]
+fn a_file_that_is_declared_as_tests_is_tests() {
+    let long = format!("//! Made up.\n{}", "fn f() {}\n".repeat(501));
+    let mut sources = [
+        Source::new("src/store/mod.rs", "//! Made up.\nmod db;\n#[cfg(test)]\nmod scenarios;\nfn f() {}\n"),
+        Source::new("src/store/scenarios.rs", &long),
+        Source::new("src/store/db.rs", &long),
+    ];
+    mark_test_files(&mut sources);
+    let faults = faults(&sources);
+    assert_eq!(faults.len(), 1, "{faults:?}");
+    assert!(faults[0].starts_with("src/store/db.rs:1: 501 lines"), "{faults:?}");
 }
 
 #[test]
