@@ -11,3 +11,5 @@ pub mod manifest;
 pub mod render;
 pub mod source;
 pub mod store;
+pub mod systemd;
+pub mod telemetry;
