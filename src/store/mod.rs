@@ -37,9 +37,7 @@ mod test_cases;
 mod verify;
 
 #[cfg(test)]
-mod fixture;
-#[cfg(test)]
-mod scenarios;
+mod tests;
 
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{Read as _, Write as _};

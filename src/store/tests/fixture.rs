@@ -2,7 +2,6 @@
 
 use std::path::Path;
 
-use super::{Enqueue, NewBuild, Payload, Record, StageResult, Store};
 use crate::domain::build::{Build, Event, Failure, Moment, Order, Outcome, StageEnd};
 use crate::domain::bundle::BundleKey;
 use crate::domain::id::{BuildNo, Digest, Fingerprint, ImageId};
@@ -10,6 +9,7 @@ use crate::domain::image::{Image, ImageCopy, ImageState, Lineage};
 use crate::domain::inputs::{Input, Inputs};
 use crate::domain::path::RepoPath;
 use crate::domain::pipeline::Stage;
+use crate::store::{Enqueue, NewBuild, Payload, Record, StageResult, Store};
 
 pub(super) struct Fixture {
     pub(super) directory: tempfile::TempDir,

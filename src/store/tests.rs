@@ -1,5 +1,7 @@
 //! What the store promises, as those who use it see it.
 
+mod fixture;
+
 use std::collections::HashSet;
 use std::fs;
 use std::io;
@@ -7,8 +9,8 @@ use std::sync::Arc;
 
 use rusqlite::Connection;
 
+use self::fixture::{Fixture, finished, image, key, new, print, result, sealed};
 use super::error::Fault;
-use super::fixture::{Fixture, finished, image, key, new, print, result, sealed};
 use super::migrations::{self, MIGRATIONS};
 use super::*;
 use crate::domain::build::{BuildState, Effect, Event, Moment, Outcome, StageEnd};
