@@ -16,7 +16,8 @@ pub(super) const MIGRATIONS: &[(&str, &str)] = &[
 ];
 
 /// `AUTOINCREMENT` is what keeps a number from being used twice, even after its build is deleted.
-/// `fold` is the build as its journal tells it; it and `state` to `image` are projections.
+/// `fold` is the build as its journal tells it; it and `state` to `image` are projections. It is last, so that lists need
+/// not read past it.
 const BUILDS: &str = "
 CREATE TABLE bundle (
   id INTEGER PRIMARY KEY,
@@ -40,13 +41,13 @@ CREATE TABLE build (
   no_cache INTEGER NOT NULL,
   tracked INTEGER NOT NULL,
   stages TEXT NOT NULL,
-  fold TEXT NOT NULL,
   state TEXT NOT NULL,
   outcome TEXT,
   queued INTEGER NOT NULL,
   started INTEGER,
   ended INTEGER,
-  image TEXT
+  image TEXT,
+  fold TEXT NOT NULL
 ) STRICT;
 CREATE INDEX build_bundle ON build (bundle, number);
 CREATE INDEX build_unfinished ON build (number) WHERE state <> 'finished';
