@@ -91,7 +91,8 @@ impl fmt::Display for Value {
             Self::Null => Ok(()),
             Self::Bool(value) => write!(f, "{value}"),
             Self::Int(value) => write!(f, "{value}"),
-            Self::Float(value) => write!(f, "{value}"),
+            // `1.0` keeps its point: it is another value than `1`.
+            Self::Float(value) => write!(f, "{value:?}"),
             Self::String(text) => f.write_str(text),
             Self::List(_) | Self::Map(_) => f.write_str(&self.canonical()),
         }
@@ -116,5 +117,6 @@ mod tests {
         assert_eq!(map(&[("a", 1), ("b", 2)]).canonical(), map(&[("b", 2), ("a", 1)]).canonical());
         assert_ne!(Value::from("1").canonical(), Value::Int(1).canonical());
         assert_ne!(Value::Null.canonical(), Value::from("").canonical());
+        assert_ne!(Value::Float(1.0).canonical(), Value::Int(1).canonical());
     }
 }
