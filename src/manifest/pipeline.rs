@@ -1,0 +1,277 @@
+//! A pipeline file: read once, checked on its own, and bound to each bundle that its globs match.
+
+use std::time::Duration;
+
+use super::bind::Binder;
+use super::fault::{Fault, Source, Span, did_you_mean, quoted};
+use super::fields::{self, PIPELINE, STAGE_NAMES};
+use super::globs::Pattern;
+use super::node::{Kind, Node};
+use super::reader::{Need, Reader, Reads};
+use super::yaml;
+use super::{stages, steps};
+use crate::domain::path::RepoPath;
+use crate::domain::pipeline::{Pipeline, SharedChange, Stage};
+use crate::domain::value::Value;
+
+/// How long a build may take where the pipeline does not say.
+const TIMEOUT: Duration = Duration::from_secs(90 * 60);
+
+/// The vars file of a bundle where the pipeline does not say.
+const VARS: &str = "build-vars.yml";
+
+/// The name of the built-in pipeline in messages.
+const BUILTIN: &str = "(built-in pipeline)";
+
+/// The pipeline of a repository that has none.
+const BUILTIN_TEXT: &str = include_str!("builtin.yml");
+
+/// A pipeline file, as far as it could be read.
+#[derive(Debug)]
+pub(super) struct PipelineFile {
+    /// Where it is; `None` is the built-in one.
+    pub(super) path: Option<RepoPath>,
+    /// Its text.
+    pub(super) source: Source,
+    /// Which bundles it is for, with the places of the globs; empty where that could not be read.
+    pub(super) globs: Vec<(Pattern, Span)>,
+    /// Whether these are all its globs.
+    pub(super) has_all_globs: bool,
+    /// The vars file in each bundle.
+    pub(super) vars: RepoPath,
+    /// Its tree; `None` where it is no YAML.
+    pub(super) root: Option<Node>,
+    on_shared_change: SharedChange,
+    /// What is wrong with it whatever the bundle.
+    pub(super) faults: Vec<Fault>,
+}
+
+/// A pipeline bound to one bundle.
+#[derive(Debug)]
+pub(super) struct Bound {
+    /// The pipeline.
+    pub(super) pipeline: Pipeline,
+    /// The paths that its stages read.
+    pub(super) needs: Vec<Need>,
+    /// What its expressions expanded to, in bytes.
+    pub(super) weight: usize,
+}
+
+/// What is wrong with one pipeline file, whatever bundles it will be for. `name` is the file's, for the faults.
+pub fn check_file(name: &str, text: &str) -> Vec<Fault> {
+    PipelineFile::parse(name, None, text).faults
+}
+
+impl PipelineFile {
+    /// The pipeline of a repository that has none.
+    pub(super) fn builtin() -> Self {
+        Self::parse(BUILTIN, None, BUILTIN_TEXT)
+    }
+
+    /// Reads a file.
+    pub(super) fn read(path: RepoPath, text: &str) -> Self {
+        Self::parse(&path.to_string(), Some(path), text)
+    }
+
+    /// A file that can't be read at all.
+    pub(super) fn unreadable(path: RepoPath, code: &'static str, message: &str) -> Self {
+        let mut file = Self::parse(&path.to_string(), Some(path), "");
+        file.faults = vec![Fault::new(file.source.name(), Span::default(), code, message)];
+        file
+    }
+
+    fn parse(name: &str, path: Option<RepoPath>, text: &str) -> Self {
+        let source = Source::new(name, text);
+        let mut faults = Vec::new();
+        let root = yaml::load(&source, &mut faults);
+        let mut file = Self {
+            path,
+            source,
+            globs: Vec::new(),
+            has_all_globs: false,
+            vars: RepoPath::new(VARS).unwrap_or_default(),
+            root: None,
+            on_shared_change: SharedChange::default(),
+            faults,
+        };
+        if let Some(root) = &root {
+            file.read_head(root);
+            let (_, mut faults) = file.stages_of(root, None);
+            file.faults.append(&mut faults);
+        }
+        file.root = root;
+        super::fault::in_order(&mut file.faults);
+        file
+    }
+
+    /// The name of the file in messages.
+    pub(super) fn name(&self) -> &str {
+        self.source.name()
+    }
+
+    /// The pipeline for one bundle.
+    ///
+    /// # Errors
+    /// The faults of the pipeline that this bundle's vars bring out.
+    pub(super) fn bind(&self, bundle: &RepoPath, scope: &Value) -> Result<Bound, Vec<Fault>> {
+        let Some(root) = &self.root else { return Err(self.faults.clone()) };
+        match self.stages_of(root, Some(scope)) {
+            (Some(bound), faults) if faults.is_empty() => Ok(bound),
+            (_, mut faults) => {
+                for fault in &mut faults {
+                    fault.message = super::fault::visible(&format!("{}, for {bundle}", fault.message));
+                }
+                super::fault::in_order(&mut faults);
+                Err(faults)
+            }
+        }
+    }
+
+    /// What must be known before any bundle is: read from the tree as it is written.
+    fn read_head(&mut self, root: &Node) {
+        let source = self.source.clone();
+        let mut reader = Reader::new(&source);
+        let Some(record) = reader.record(root, "pipeline", PIPELINE) else {
+            return self.faults.append(&mut reader.faults);
+        };
+        if let Some(node) = record.get("version")
+            && node.value() != Value::Int(1)
+        {
+            reader.wrong(node, "version", "the number 1, the only version that there is");
+        }
+        let written = record.get("bundles");
+        let globs = reader.list(written, "bundles", "globs");
+        if let (Some(node), []) = (written, globs)
+            && reader.faults.is_empty()
+        {
+            reader.wrong(node, "bundles", "at least one glob");
+        }
+        for node in globs {
+            if let Some(pattern) = glob(&mut reader, node) {
+                self.globs.push((pattern, node.span));
+            }
+        }
+        self.has_all_globs = !globs.is_empty() && self.globs.len() == globs.len();
+        if let Some(node) = record.get("vars")
+            && let Some(path) = no_expression(&mut reader, node, "vars").and_then(|()| reader.bundle_path(node, "vars"))
+        {
+            self.vars = path;
+        }
+        let words =
+            [("mark", SharedChange::Mark), ("canary", SharedChange::Canary), ("rebuild", SharedChange::Rebuild)];
+        let policy = reader.word(record.get("on_shared_change"), "on_shared_change", &words);
+        self.on_shared_change = policy.unwrap_or_default();
+        self.faults.append(&mut reader.faults);
+    }
+
+    /// Everything that may hold expressions: with a scope filled in, without one only checked.
+    fn stages_of(&self, root: &Node, scope: Option<&Value>) -> (Option<Bound>, Vec<Fault>) {
+        let mut binder = Binder::new(&self.source, scope);
+        let names = ["timeout", "shared", "stages", "archive"];
+        let [timeout, shared, stages, archive] = names.map(|name| root.get(name).map(|node| binder.bind(node)));
+        let (mut faults, weight) = binder.finish();
+        let mut reader = Reader::new(&self.source);
+        let timeout = reader.duration(timeout.as_ref(), "timeout").unwrap_or(TIMEOUT);
+        let archive = reader.texts(archive.as_ref(), "archive");
+        let nodes = stages.as_ref().map(|node| stage_nodes(&mut reader, node)).unwrap_or_default();
+        // What is shared counts for the first stage that reads files.
+        let stage =
+            if nodes.iter().any(|(stage, _)| *stage == Stage::Provision) { Stage::Provision } else { Stage::Boot };
+        for node in reader.list(shared.as_ref(), "shared", "paths") {
+            if let Some(path) = reader.root_path(node, "shared") {
+                reader.needs.push(Need { stage, path, reads: Reads::All, span: node.span });
+            }
+        }
+        let find = |wanted: Stage| nodes.iter().find(|(stage, _)| *stage == wanted).map(|(_, node)| *node);
+        let boot = find(Stage::Boot).and_then(|node| stages::boot(&mut reader, node));
+        let provision = find(Stage::Provision).and_then(|node| steps::provision(&mut reader, node));
+        let test = find(Stage::Test).and_then(|node| steps::test(&mut reader, node));
+        let snapshot = find(Stage::Snapshot).and_then(|node| stages::snapshot(&mut reader, node));
+        let vars = scope.and_then(|scope| scope.get("vars")).cloned().unwrap_or(Value::Null);
+        let render = find(Stage::Render).and_then(|node| stages::render(&mut reader, node, vars));
+        faults.append(&mut reader.faults);
+        let pipeline = boot.map(|boot| Pipeline {
+            file: self.path.clone(),
+            on_shared_change: self.on_shared_change,
+            timeout,
+            boot,
+            provision,
+            test,
+            snapshot,
+            render,
+            archive,
+        });
+        (pipeline.map(|pipeline| Bound { pipeline, needs: reader.needs, weight }), faults)
+    }
+}
+
+/// A glob of `bundles`.
+fn glob(reader: &mut Reader<'_>, node: &Node) -> Option<Pattern> {
+    no_expression(reader, node, "bundles")?;
+    let text = reader.plain(node, "bundles")?;
+    Pattern::new(&text)
+        .map_err(|why| {
+            let help = "a glob counts from the repository's root: `images/bundle-*`";
+            reader.fault(node.span, "bad-glob", format!("{} is no glob of bundles: {why}", quoted(&text)), help);
+        })
+        .ok()
+}
+
+fn no_expression(reader: &mut Reader<'_>, node: &Node, name: &str) -> Option<()> {
+    if !node.text().is_some_and(|text| text.contains("{{")) {
+        return Some(());
+    }
+    let help = "it says where bundles and their vars are, so no bundle is known yet";
+    reader.fault(node.span, "expression", format!("`{name}` can't hold expressions"), help);
+    None
+}
+
+/// The stages of a pipeline with their nodes; says unknown, doubled and misplaced ones.
+fn stage_nodes<'n>(reader: &mut Reader<'_>, node: &'n Node) -> Vec<(Stage, &'n Node)> {
+    let mut found: Vec<(Stage, &Node, Span)> = Vec::new();
+    let before = reader.faults.len();
+    for item in reader.list(Some(node), "stages", "maps such as `- boot: { … }`") {
+        let Some((stage, node, span)) = stage_node(reader, item) else { continue };
+        if let Some((_, _, first)) = found.iter().find(|(known, _, _)| *known == stage) {
+            let message = format!("stage `{stage}` stands twice");
+            let help = format!("it stands in line {} before; put all its steps into one", first.line);
+            reader.fault(span, "duplicate-stage", message, help);
+            continue;
+        }
+        if let Some((last, _, _)) = found.last().filter(|(last, _, _)| *last > stage) {
+            let message = format!("stage `{stage}` comes after `{last}`");
+            reader.fault(span, "stage-order", message, format!("stages run in the order {STAGE_NAMES}"));
+        }
+        found.push((stage, node, span));
+    }
+    let has = |wanted: Stage| found.iter().any(|(stage, _, _)| *stage == wanted);
+    if !has(Stage::Boot) && reader.faults.len() == before {
+        let help = "begin with `- boot: { image: \"{{ bundle.img_base }}\" }`";
+        reader.fault(node.span, "no-boot", "the pipeline has no stage `boot`", help);
+    }
+    found.into_iter().map(|(stage, node, _)| (stage, node)).collect()
+}
+
+fn stage_node<'n>(reader: &mut Reader<'_>, item: &'n Node) -> Option<(Stage, &'n Node, Span)> {
+    let Kind::Map(entries) = &item.kind else {
+        reader.wrong(item, "stages", "maps such as `- boot: { … }`");
+        return None;
+    };
+    let [(key, node)] = entries.as_slice() else {
+        let help = "begin each stage with a `-` of its own, and indent its keys below its name";
+        reader.fault(item.span, "bad-stage", "one stage is one map with one key", help);
+        return None;
+    };
+    if let Some(stage) = Stage::from_word(&key.text) {
+        return Some((stage, node, key.span));
+    }
+    let names = fields::STAGES.iter().map(|(stage, _)| stage.word());
+    let meant = did_you_mean(&key.text, names).map(str::to_owned);
+    let fault = (key.span, "unknown-stage", format!("unknown stage {}", quoted(&key.text)));
+    reader.hinted(fault, meant, &format!("stages are {STAGE_NAMES}"));
+    None
+}
+
+#[cfg(test)]
+#[path = "pipeline_tests.rs"]
+mod tests;

@@ -1,0 +1,211 @@
+//! Steps, and the two stages that are made of them: `provision` and `test`.
+
+use super::fault::quoted;
+use super::fields::{ACTIONS, Field, PLAYBOOK, PROVISION, PYTEST, SCRIPT, STEP, TEST, UPLOAD};
+use super::node::{Key, Kind, Node};
+use super::reader::{Need, Reader, Reads};
+use crate::domain::expression::Text;
+use crate::domain::pipeline::{Action, Network, Provision, Stage, Step, StepPath, Test};
+
+/// `provision`.
+pub(super) fn provision(reader: &mut Reader<'_>, node: &Node) -> Option<Provision> {
+    let record = reader.record(node, "provision", PROVISION)?;
+    let expire = reader.duration(record.get("expire"), "expire");
+    let timeout = reader.duration(record.get("timeout"), "timeout");
+    let steps = steps(reader, record.get("steps"), Stage::Provision);
+    Some(Provision { steps, expire, timeout })
+}
+
+/// `test`.
+pub(super) fn test(reader: &mut Reader<'_>, node: &Node) -> Option<Test> {
+    let record = reader.record(node, "test", TEST)?;
+    let mut ports = Vec::new();
+    for node in reader.list(record.get("ports"), "ports", "port numbers") {
+        let port = reader.count(node, "ports", 1, 65535);
+        ports.extend(port.and_then(|port| u16::try_from(port).ok()));
+    }
+    let mut reports = Vec::new();
+    for node in reader.list(record.get("reports"), "reports", "globs") {
+        reports.extend(reader.plain(node, "reports"));
+    }
+    let timeout = reader.duration(record.get("timeout"), "timeout");
+    let steps = steps(reader, record.get("steps"), Stage::Test);
+    Some(Test { steps, ports, reports, timeout })
+}
+
+fn steps(reader: &mut Reader<'_>, node: Option<&Node>, stage: Stage) -> Vec<Step> {
+    let items = reader.list(node, "steps", "steps");
+    items.iter().filter_map(|item| step(reader, item, stage)).collect()
+}
+
+fn step(reader: &mut Reader<'_>, node: &Node, stage: Stage) -> Option<Step> {
+    let Kind::Map(entries) = &node.kind else {
+        reader.wrong(node, "steps", "maps such as `- shell: apt-get clean`");
+        return None;
+    };
+    check_keys(reader, node, entries)?;
+    let (key, content) = entries.iter().find(|(key, _)| ACTIONS.iter().any(|field| field.name == key.text))?;
+    let action = action(reader, key, content, stage);
+    let get = |name: &str| node.get(name);
+    let name = get("name").and_then(|node| reader.plain(node, "name"));
+    let env = reader.text_map(get("env"), "env");
+    let timeout = reader.duration(get("timeout"), "timeout");
+    let allow_failure = get("allow_failure").and_then(|node| reader.bool(node, "allow_failure"));
+    let inputs = inputs(reader, get("inputs"), stage);
+    let networks = [("none", Network::None), ("guest", Network::Guest), ("full", Network::Full)];
+    let network = reader.word(get("network"), "network", &networks);
+    let mut secrets = Vec::new();
+    for node in reader.list(get("secrets"), "secrets", "names of secrets") {
+        secrets.extend(reader.plain(node, "secrets"));
+    }
+    let action = action?;
+    for (key, _) in entries.iter().filter(|(key, _)| matches!(key.text.as_str(), "network" | "secrets")) {
+        if !action.is_host() {
+            let message = format!("`{}` is for steps of the host, and `{}` runs in the guest", key.text, action.word());
+            reader.fault(key.span, "guest-step", message, "steps of the host are `ansible` and `pytest`");
+        }
+    }
+    Some(Step {
+        name: name.unwrap_or_else(|| action.word().to_owned()),
+        action,
+        env,
+        timeout,
+        allow_failure: allow_failure.unwrap_or(false),
+        inputs,
+        network: network.unwrap_or_default(),
+        secrets,
+        written: (reader.file().to_owned(), node.span.line),
+    })
+}
+
+/// Says the unknown keys of a step; `None` where it does not do exactly one thing.
+fn check_keys(reader: &mut Reader<'_>, node: &Node, entries: &[(Key, Node)]) -> Option<()> {
+    let known = || ACTIONS.iter().chain(STEP).map(|field| field.name);
+    let mut unknown = false;
+    for (key, _) in entries.iter().filter(|(key, _)| !known().any(|name| name == key.text)) {
+        unknown = true;
+        if key.text == "packer" {
+            let help = "steps that do the same are `shell`, `script`, `upload`, `ansible` and `ansible-local`: write \
+                        its provisioners out as such";
+            reader.fault(key.span, "packer", "packer files can't be read yet", help);
+            continue;
+        }
+        let meant = super::fault::did_you_mean(&key.text, known()).map(str::to_owned);
+        let fault = (key.span, "unknown-key", format!("unknown key {} in a step", quoted(&key.text)));
+        reader.hinted(fault, meant, &format!("keys are {}", known().collect::<Vec<_>>().join(", ")));
+    }
+    let is_action = |key: &Key| ACTIONS.iter().any(|field: &Field| field.name == key.text);
+    let actions: Vec<&Key> = entries.iter().map(|(key, _)| key).filter(|key| is_action(key)).collect();
+    match actions.as_slice() {
+        [_] => Some(()),
+        [] => {
+            if !unknown {
+                let names: Vec<&str> = ACTIONS.iter().map(|field| field.name).collect();
+                let help = format!("give it one of {}", names.join(", "));
+                reader.fault(node.span, "empty-step", "the step says nothing to do", help);
+            }
+            None
+        }
+        [first, second, ..] => {
+            let message = format!("one step does one thing, and this has `{}` and `{}`", first.text, second.text);
+            reader.fault(second.span, "two-actions", message, "begin a step of its own with `-`");
+            None
+        }
+    }
+}
+
+fn action(reader: &mut Reader<'_>, key: &Key, node: &Node, stage: Stage) -> Option<Action> {
+    match key.text.as_str() {
+        "shell" => {
+            let text = reader.text(node, "shell")?;
+            if text.to_string().trim().is_empty() {
+                reader.wrong(node, "shell", "a command");
+            }
+            Some(Action::Shell { text })
+        }
+        "script" => {
+            let (path, args) = file_and_texts(reader, node, (SCRIPT, "script"), (stage, Reads::Script))?;
+            Some(Action::Script { path, args })
+        }
+        "ansible" => {
+            let (playbook, extra_arguments) = playbook(reader, node, "ansible", stage)?;
+            Some(Action::Ansible { playbook, extra_arguments })
+        }
+        "ansible-local" => {
+            let (playbook, extra_arguments) = playbook(reader, node, "ansible-local", stage)?;
+            Some(Action::AnsibleLocal { playbook, extra_arguments })
+        }
+        "pytest" => {
+            let (path, args) = file_and_texts(reader, node, (PYTEST, "pytest"), (stage, Reads::Tests))?;
+            Some(Action::Pytest { path, args })
+        }
+        "upload" => upload(reader, node, stage),
+        _ => None,
+    }
+}
+
+/// A playbook's directory is its input, so it can't lie in the repository's root.
+fn playbook(reader: &mut Reader<'_>, node: &Node, name: &str, stage: Stage) -> Option<(StepPath, Vec<Text>)> {
+    let (path, arguments) = file_and_texts(reader, node, (PLAYBOOK, name), (stage, Reads::Playbook))?;
+    if let StepPath::Root(path) = &path
+        && path.parent().is_root()
+    {
+        let help = "a playbook's directory counts with all that is in it; move it into a directory of its own";
+        reader.fault(node.span, "bad-path", "a playbook can't lie in the repository's root", help);
+    }
+    Some((path, arguments))
+}
+
+/// A path and a list of texts: a table of two keys, or the path alone.
+fn file_and_texts(
+    reader: &mut Reader<'_>,
+    node: &Node,
+    (fields, name): (&'static [Field], &str),
+    (stage, reads): (Stage, Reads),
+) -> Option<(StepPath, Vec<Text>)> {
+    if !matches!(node.kind, Kind::Map(_)) {
+        let path = reader.path(node, name)?;
+        need(reader, node, &path, reads, stage);
+        return Some((path, Vec::new()));
+    }
+    let record = reader.record(node, name, fields)?;
+    let texts = reader.texts(record.get(fields[1].name), fields[1].name);
+    let node = record.get(fields[0].name)?;
+    let path = reader.path(node, fields[0].name)?;
+    need(reader, node, &path, reads, stage);
+    Some((path, texts))
+}
+
+fn upload(reader: &mut Reader<'_>, node: &Node, stage: Stage) -> Option<Action> {
+    let record = reader.record(node, "upload", UPLOAD)?;
+    let mode = reader.mode(record.get("mode"), "mode");
+    let to = record.get("to").and_then(|node| Some((reader.text(node, "to")?, node)));
+    if let Some((text, node)) = &to
+        && !text.to_string().starts_with(['/', '{'])
+    {
+        reader.wrong(node, "to", "an absolute path in the guest");
+    }
+    let written = record.get("from")?;
+    let from = reader.path(written, "from")?;
+    need(reader, written, &from, Reads::All, stage);
+    Some(Action::Upload { from, to: to?.0, mode })
+}
+
+fn inputs(reader: &mut Reader<'_>, node: Option<&Node>, stage: Stage) -> Vec<StepPath> {
+    let mut paths = Vec::new();
+    for node in reader.list(node, "inputs", "paths") {
+        if let Some(path) = reader.path(node, "inputs") {
+            need(reader, node, &path, Reads::All, stage);
+            paths.push(path);
+        }
+    }
+    paths
+}
+
+fn need(reader: &mut Reader<'_>, node: &Node, path: &StepPath, reads: Reads, stage: Stage) {
+    reader.needs.push(Need { stage, path: path.clone(), reads, span: node.span });
+}
+
+#[cfg(test)]
+#[path = "steps_tests.rs"]
+mod tests;

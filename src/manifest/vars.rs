@@ -1,0 +1,90 @@
+//! The vars of a bundle, and the scope in which its pipeline's expressions are filled in.
+
+use super::fault::{Fault, Source, Span};
+use super::hints;
+use super::node::{Kind, Node};
+use super::yaml;
+use crate::domain::id::RepoName;
+use crate::domain::path::RepoPath;
+use crate::domain::value::Value;
+
+/// The vars of one bundle.
+#[derive(Debug)]
+pub(super) struct Vars {
+    /// The values.
+    pub(super) value: Value,
+    /// What an author should know, though it can be built.
+    pub(super) warnings: Vec<Fault>,
+}
+
+/// Reads a vars file. `file` is its name for the faults, `bundle` the directory it belongs to.
+///
+/// # Errors
+/// All faults of the file.
+pub(super) fn read(file: &str, bundle: &RepoPath, text: &str) -> Result<Vars, Vec<Fault>> {
+    let source = Source::new(file, text);
+    let mut faults = Vec::new();
+    let root = yaml::load(&source, &mut faults);
+    if let Some(root) = &root {
+        faults.extend(not_a_map(&source, root, "the vars"));
+        faults.extend(root.get("bundle").and_then(|node| not_a_map(&source, node, "`bundle`")));
+        let properties = root.get("bundle").and_then(|bundle| bundle.get("properties"));
+        faults.extend(properties.and_then(|node| not_a_map(&source, node, "`properties`")));
+    }
+    match root {
+        Some(root) if faults.is_empty() => {
+            let warnings = name_differs(&source, &root, bundle).into_iter().collect();
+            let value = if is_nothing(&root) { Value::Map(Vec::new()) } else { root.value() };
+            Ok(Vars { value, warnings })
+        }
+        _ => {
+            super::fault::in_order(&mut faults);
+            Err(faults)
+        }
+    }
+}
+
+/// What a pipeline's expressions see: `bundle`, `vars` and `repository`. A bundle without properties has none, as today.
+pub(super) fn scope(vars: &Value, repository: &RepoName) -> Value {
+    let mut scope = vec![
+        ("vars".to_owned(), vars.clone()),
+        ("repository".to_owned(), Value::Map(vec![("name".to_owned(), Value::from(repository.as_str()))])),
+    ];
+    if let Some(bundle) = vars.get("bundle") {
+        let mut bundle = bundle.clone();
+        if let Value::Map(entries) = &mut bundle {
+            entries.retain(|(key, value)| key != "properties" || *value != Value::Null);
+            if !entries.iter().any(|(key, _)| key == "properties") {
+                entries.push(("properties".to_owned(), Value::Map(Vec::new())));
+            }
+        }
+        scope.push(("bundle".to_owned(), bundle));
+    }
+    Value::Map(scope)
+}
+
+fn is_nothing(node: &Node) -> bool {
+    matches!(node.kind, Kind::Scalar { value: Value::Null, .. })
+}
+
+fn not_a_map(source: &Source, node: &Node, what: &str) -> Option<Fault> {
+    if matches!(node.kind, Kind::Map(_)) || is_nothing(node) {
+        return None;
+    }
+    let fault =
+        source.fault(node.span, "wrong-type", format!("{what} must be a map, and this is {}", node.value().kind()));
+    let meant = node.text().and_then(hints::meant).map(|meant| format!("did you mean `{meant}`?"));
+    Some(fault.with_hint(meant.unwrap_or_default()).with_help("a key is followed by `:` and a space"))
+}
+
+/// A bundle is known by its directory; its name is only how its images' names begin.
+fn name_differs(source: &Source, root: &Node, bundle: &RepoPath) -> Option<Fault> {
+    let node = root.get("bundle")?.get("name")?;
+    let (name, directory) = (node.text()?, std::str::from_utf8(bundle.name()).ok()?);
+    if name == directory {
+        return None;
+    }
+    let message = format!("`bundle.name` is `{name}`, and the directory is `{directory}`");
+    let help = "the bundle is known by its directory; the name is only the beginning of its images' names";
+    Some(source.fault(Span { ..node.span }, "name-differs", message).with_help(help))
+}
