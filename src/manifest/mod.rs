@@ -1,20 +1,47 @@
 //! What a repository says: pipelines and vars, read and checked; the only place that names a YAML parser.
+//!
+//! ```text
+//! tree ──► discovery: pipelines/*.yml, their globs ──► bundles
+//!            │ pipeline: YAML → checked once            │ vars: YAML → values
+//!            └──────────── bind: for each bundle ───────┘
+//!                             │ values, files: the inputs of each stage
+//!                             ▼
+//!                    bases: who is based on whom ──► reading: fingerprints, or faults
+//! ```
+//!
+//! Nothing here runs anything or writes anything, and every limit has its fault: a repository can be wrong, hostile or
+//! huge, and is then told so.
 
+mod bases;
 mod bind;
+mod budget;
+mod bundle;
+mod cache;
+pub mod directory;
+mod discovery;
 pub mod fault;
 mod fields;
+mod files;
 mod globs;
 mod hints;
+mod mentions;
 mod node;
 mod pipeline;
 mod reader;
+pub mod reading;
 mod scalar;
 pub mod schema;
 mod stages;
 mod steps;
 mod units;
+mod values;
 mod vars;
 mod yaml;
 
+#[cfg(test)]
+mod forest;
+
+pub use cache::Cache;
 pub use pipeline::check_file;
+pub use reading::read;
 pub use yaml::MOST_BYTES;

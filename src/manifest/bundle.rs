@@ -1,0 +1,308 @@
+//! One bundle, read for itself: its vars, its pipeline bound to them, and what its stages read inside of its directory.
+//!
+//! All of this depends on nothing but the bundle's tree and the pipeline, so it is kept as long as these are the same.
+
+use super::budget::{Budget, Cost};
+use super::fault::{Fault, Span};
+use super::files::{Files, Filter, Problem};
+use super::mentions::Mentions;
+use super::pipeline::PipelineFile;
+use super::reader::{Need, Reads};
+use super::reading::Unbuildable;
+use super::yaml::MOST_BYTES;
+use super::{values, vars};
+use crate::domain::id::RepoName;
+use crate::domain::inputs::{From, Input};
+use crate::domain::path::RepoPath;
+use crate::domain::pipeline::{BaseImage, Pipeline, Stage, StepPath};
+use crate::domain::tree::{EntryKind, Tree, TreeError};
+use crate::domain::value::Value;
+
+/// The most bytes of one template.
+const MOST_TEMPLATE: u64 = 16 * 1024 * 1024;
+
+/// Files that pytest reads in the directories above a test, besides the test.
+const PYTEST_FILES: [&str; 6] = ["conftest.py", "pytest.ini", ".pytest.ini", "tox.ini", "setup.cfg", "pyproject.toml"];
+
+/// A bundle, but for what lies outside of its directory.
+#[derive(Debug)]
+pub(super) struct Parsed {
+    /// Its pipeline.
+    pub(super) pipeline: Pipeline,
+    /// Its vars.
+    pub(super) vars: Value,
+    /// What an author should know.
+    pub(super) warnings: Vec<Fault>,
+    /// The inputs of each stage that lie inside, sorted.
+    pub(super) inside: Vec<(Stage, Vec<Input>)>,
+    /// What its stages read outside.
+    pub(super) outside: Vec<Need>,
+    /// The place in the pipeline that names the image it boots from.
+    pub(super) image: Span,
+}
+
+impl Parsed {
+    /// The name that it boots from, where that may be another bundle.
+    pub(super) fn base_name(&self) -> Option<&str> {
+        match &self.pipeline.boot.image {
+            BaseImage::Named(name) if !is_uuid(name) => Some(name),
+            _ => None,
+        }
+    }
+}
+
+/// What reading one bundle came to.
+#[derive(Debug)]
+pub(super) struct Outcome {
+    /// The bundle, or why it can't be built.
+    pub(super) parsed: Result<Parsed, Unbuildable>,
+    /// What reading it took.
+    pub(super) cost: Cost,
+    /// Whether the answer holds whatever else the repository has: not, where the repository's limits were reached.
+    pub(super) lasting: bool,
+}
+
+/// Reads a bundle.
+///
+/// # Errors
+/// When the tree itself fails.
+pub(super) fn read(
+    tree: &dyn Tree,
+    (bundle, repository): (&RepoPath, &RepoName),
+    file: &PipelineFile,
+    budget: &mut Budget,
+) -> Result<Outcome, TreeError> {
+    budget.begin();
+    let mut reading = BundleReading { tree, bundle, file, budget };
+    let (parsed, lasting) = match reading.read(repository) {
+        Ok(parsed) => (Ok(parsed), true),
+        Err(Refusal::Unbuildable(why)) => (Err(why), true),
+        Err(Refusal::Limit(why)) => (Err(why), false),
+        Err(Refusal::Tree(error)) => return Err(error),
+    };
+    Ok(Outcome { parsed, cost: budget.cost(), lasting })
+}
+
+enum Refusal {
+    Unbuildable(Unbuildable),
+    Limit(Unbuildable),
+    Tree(TreeError),
+}
+
+impl std::convert::From<TreeError> for Refusal {
+    fn from(error: TreeError) -> Self {
+        Self::Tree(error)
+    }
+}
+
+struct BundleReading<'r> {
+    tree: &'r dyn Tree,
+    bundle: &'r RepoPath,
+    file: &'r PipelineFile,
+    budget: &'r mut Budget,
+}
+
+impl BundleReading<'_> {
+    fn read(&mut self, repository: &RepoName) -> Result<Parsed, Refusal> {
+        let vars = self.vars()?;
+        let scope = vars::scope(&vars.value, repository);
+        let bound = self.file.bind(self.bundle, &scope).map_err(|faults| {
+            let reason = summary(&faults);
+            Refusal::Unbuildable(Unbuildable { reason, faults })
+        })?;
+        self.charge(bound.weight)?;
+        let (inside, outside): (Vec<Need>, Vec<Need>) = bound
+            .needs
+            .into_iter()
+            .map(|need| self.place(need))
+            .partition(|need| matches!(need.path, StepPath::Bundle(_)));
+        let mut stages = Vec::new();
+        for stage in bound.pipeline.stages().collect::<Vec<_>>() {
+            let root = self.file.root.as_ref();
+            let mut inputs = root.map(|root| values::of_stage(root, stage, &scope)).unwrap_or_default();
+            inputs.extend(self.files(inside.iter().filter(|need| need.stage == stage))?);
+            if stage == Stage::Render {
+                inputs.extend(self.templates(&bound.pipeline, &vars.value)?);
+            }
+            stages.push((stage, inputs));
+        }
+        let image = self.image_span();
+        let (vars, warnings) = (vars.value, vars.warnings);
+        Ok(Parsed { pipeline: bound.pipeline, vars, warnings, inside: stages, outside, image })
+    }
+
+    /// A path from the root that lies in the bundle is one of the bundle's.
+    fn place(&self, need: Need) -> Need {
+        let path = match need.path {
+            StepPath::Root(path) => match path.below(self.bundle) {
+                Some(path) => StepPath::Bundle(path),
+                None => StepPath::Root(path),
+            },
+            bundle @ StepPath::Bundle(_) => bundle,
+        };
+        Need { path, ..need }
+    }
+
+    fn vars(&mut self) -> Result<vars::Vars, Refusal> {
+        let name = &self.file.vars;
+        let refuse = |reason: String| Refusal::Unbuildable(Unbuildable { reason, faults: Vec::new() });
+        let Some(path) = self.bundle.join(name.as_bytes()) else { return Err(refuse(format!("{name} is missing"))) };
+        let mut files = Files::new(self.tree, From::Bundle, self.bundle.clone(), Filter::All);
+        let path = match files.resolve(&path) {
+            Ok((path, entry)) if entry.kind.is_file() => path,
+            Ok(_) => return Err(refuse(format!("{name} is not a file"))),
+            Err(Problem::Missing(_)) => return Err(refuse(format!("{name} is missing"))),
+            Err(Problem::Tree(error)) => return Err(error.into()),
+            Err(problem) => return Err(refuse(problem.to_string())),
+        };
+        let bytes = match self.tree.read(&path, MOST_BYTES) {
+            Err(TreeError::TooLarge { .. }) => return Err(refuse(format!("{name} is larger than {MOST_BYTES} bytes"))),
+            other => other?,
+        };
+        self.charge(bytes.len())?;
+        let Ok(text) = std::str::from_utf8(&bytes) else { return Err(refuse(format!("{name} is not UTF-8"))) };
+        vars::read(&path.to_string(), self.bundle, text)
+            .map_err(|faults| Refusal::Unbuildable(Unbuildable { reason: summary(&faults), faults }))
+    }
+
+    /// The files that a stage's steps read in the bundle.
+    fn files<'n>(&mut self, needs: impl Iterator<Item = &'n Need>) -> Result<Vec<Input>, Refusal> {
+        let mut files = Files::new(self.tree, From::Bundle, self.bundle.clone(), Filter::All);
+        for need in needs {
+            add(&mut files, need, self.bundle, self.budget).map_err(|problem| self.refusal(need, problem))?;
+        }
+        Ok(files.into_inputs())
+    }
+
+    fn refusal(&self, need: &Need, problem: Problem) -> Refusal {
+        match refusal(self.file, self.bundle, need, problem) {
+            Ok((why, true)) => Refusal::Unbuildable(why),
+            Ok((why, false)) => Refusal::Limit(why),
+            Err(error) => Refusal::Tree(error),
+        }
+    }
+
+    /// The templates, by content, and the vars that they could use. No directory of templates means no templates.
+    fn templates(&mut self, pipeline: &Pipeline, vars: &Value) -> Result<Vec<Input>, Refusal> {
+        let Some(render) = &pipeline.render else { return Ok(Vec::new()) };
+        let need = Need {
+            stage: Stage::Render,
+            path: StepPath::Bundle(render.templates.clone()),
+            reads: Reads::All,
+            span: Span::default(),
+        };
+        let path = need.path.in_repository(self.bundle);
+        let mut files = Files::new(self.tree, From::Bundle, self.bundle.clone(), Filter::Templates);
+        match files.add(&path, self.budget) {
+            Ok(_) | Err(Problem::Missing(_)) => {}
+            Err(problem) => return Err(self.refusal(&need, problem)),
+        }
+        let mut mentions = Mentions::default();
+        for path in files.paths() {
+            let source = match self.tree.read(path, MOST_TEMPLATE) {
+                Err(error @ TreeError::TooLarge { .. }) => return Err(self.refusal(&need, Problem::Tree(error))),
+                other => other?,
+            };
+            self.budget.bytes(source.len()).map_err(|exceeded| self.refusal(&need, exceeded.into()))?;
+            mentions.scan(&source, path.as_bytes().ends_with(b".hbs"));
+        }
+        let name = pipeline.snapshot.as_ref().map(|snapshot| snapshot.name.without_build());
+        let mut inputs = files.into_inputs();
+        inputs.extend(mentions.inputs(vars, name.as_deref()));
+        Ok(inputs)
+    }
+
+    fn charge(&mut self, bytes: usize) -> Result<(), Refusal> {
+        self.budget
+            .bytes(bytes)
+            .map_err(|exceeded| Refusal::Limit(Unbuildable { reason: exceeded.to_string(), faults: Vec::new() }))
+    }
+
+    fn image_span(&self) -> Span {
+        let stages = self.file.root.as_ref().and_then(|root| root.get("stages"));
+        let super::node::Kind::List(items) = (match stages {
+            Some(node) => &node.kind,
+            None => return Span::default(),
+        }) else {
+            return Span::default();
+        };
+        let image = items.iter().find_map(|item| item.get("boot")?.get("image"));
+        image.map(|node| node.span).unwrap_or_default()
+    }
+}
+
+/// Adds what a step reads at a path. Paths of the bundle count from it, others from the root.
+pub(super) fn add(files: &mut Files<'_>, need: &Need, bundle: &RepoPath, budget: &mut Budget) -> Result<(), Problem> {
+    let path = need.path.in_repository(bundle);
+    match need.reads {
+        Reads::All => files.add(&path, budget).map(drop),
+        Reads::Script => match files.add(&path, budget)? {
+            EntryKind::Directory => Err(Problem::Missing(path)),
+            _ => Ok(()),
+        },
+        Reads::Playbook => {
+            let (_, entry) = files.resolve(&path)?;
+            if !entry.kind.is_file() {
+                return Err(Problem::Missing(path));
+            }
+            files.add(&path.parent(), budget).map(drop)
+        }
+        Reads::Tests => {
+            let top = if matches!(need.path, StepPath::Bundle(_)) { bundle.clone() } else { RepoPath::root() };
+            let mut directory = path.clone();
+            files.add(&path, budget)?;
+            while directory != top && !directory.is_root() {
+                directory = directory.parent();
+                for name in PYTEST_FILES {
+                    let Some(path) = directory.join(name) else { continue };
+                    match files.add(&path, budget) {
+                        Ok(_) | Err(Problem::Missing(_)) => {}
+                        Err(problem) => return Err(problem),
+                    }
+                }
+            }
+            Ok(())
+        }
+    }
+}
+
+/// Why a bundle can't be built, and whether that holds whatever else the repository has.
+///
+/// # Errors
+/// When the tree itself failed.
+pub(super) fn refusal(
+    file: &PipelineFile,
+    bundle: &RepoPath,
+    need: &Need,
+    problem: Problem,
+) -> Result<(Unbuildable, bool), TreeError> {
+    if let Problem::Tree(error @ TreeError::Broken { .. }) = problem {
+        return Err(error);
+    }
+    let code = match &problem {
+        Problem::Missing(_) => "missing-file",
+        Problem::Link { .. } => "bad-link",
+        Problem::Submodule(_) => "submodule",
+        Problem::TooDeep(_) | Problem::TooMany(_) | Problem::Tree(_) => "too-large",
+    };
+    let lasting =
+        !matches!(problem, Problem::TooMany(super::budget::Exceeded::Entries | super::budget::Exceeded::Bytes));
+    let reason = problem.to_string();
+    let fault = file.source.fault(need.span, code, format!("{reason}, for {bundle}"));
+    let help = format!("the {} stage reads `{}`", need.stage, need.path);
+    Ok((Unbuildable { reason, faults: vec![fault.with_help(help)] }, lasting))
+}
+
+/// The faults in one line.
+pub(super) fn summary(faults: &[Fault]) -> String {
+    match faults {
+        [] => "it can't be read".to_owned(),
+        [fault] => fault.to_string(),
+        [fault, rest @ ..] => format!("{fault}, and {} more", rest.len()),
+    }
+}
+
+fn is_uuid(text: &str) -> bool {
+    let groups: Vec<usize> = text.split('-').map(str::len).collect();
+    groups == [8, 4, 4, 4, 12] && text.chars().all(|c| c == '-' || c.is_ascii_hexdigit())
+}

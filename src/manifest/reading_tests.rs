@@ -1,0 +1,360 @@
+//! Scenarios: what an edit of a repository does to its bundles' fingerprints, and what makes a bundle unbuildable.
+
+use super::super::forest::Forest;
+use super::*;
+use crate::domain::tree::EntryKind;
+
+const PIPELINE: &str = r#"
+version: 1
+bundles: [images/bundle-*]
+shared: [common/tool.sh]
+stages:
+  - boot: { image: "{{ bundle.img_base }}" }
+  - provision:
+      steps:
+        - ansible: ansible/bootstrap.yml
+        - { shell: "echo {{ bundle.name }}", name: greet }
+  - test: { steps: [ { pytest: tests } ] }
+  - snapshot: { name: "{{ bundle.name }}-{{ build.stamp }}", properties: "{{ bundle.properties }}" }
+  - render: {}
+"#;
+
+const UUID: &str = "ae3082cb-fac1-46b1-97aa-507aaa8f184f";
+const WEB: &str = "images/bundle-web";
+
+fn vars(name: &str, base: &str) -> String {
+    format!("bundle:\n  name: {name}\n  img_base: {base}\n  properties:\n    os: Debian\n")
+}
+
+fn factory() -> Forest {
+    Forest::new(&[
+        ("pipelines/bundle.yml", PIPELINE),
+        ("common/tool.sh", "tool"),
+        ("README.md", "hello"),
+        ("images/bundle-web/build-vars.yml", &vars("bundle-web", UUID)),
+        ("images/bundle-web/ansible/bootstrap.yml", "- hosts: local\n"),
+        ("images/bundle-web/ansible/roles/x/tasks/main.yml", "[]"),
+        ("images/bundle-web/tests/test_web.py", "def test(): pass"),
+        ("images/bundle-web/output/web.heat.yml.j2", "image: {{ result_img_id }}\n"),
+        ("images/bundle-web/output/readme.txt", "static"),
+        ("images/bundle-web/README.md", "about"),
+    ])
+}
+
+fn look(forest: &Forest) -> Reading {
+    read(forest, &RepoName::from("factory"), &Cache::default()).expect("a good tree")
+}
+
+fn bundle(forest: &Forest, path: &str) -> Arc<Buildable> {
+    let reading = look(forest);
+    assert_eq!(reading.faults, []);
+    let found = reading.bundles.into_iter().find(|bundle| bundle.path.to_string() == path).expect("a bundle");
+    found.verdict.expect("buildable")
+}
+
+/// Each bundle's verdict in one line.
+fn verdicts(forest: &Forest) -> Vec<String> {
+    let line = |bundle: BundleReading| match bundle.verdict {
+        Ok(_) => format!("{} is good", bundle.path),
+        Err(why) => format!("{}: {}", bundle.path, why.reason),
+    };
+    look(forest).bundles.into_iter().map(line).collect()
+}
+
+/// The stages whose own inputs differ, and all whose fingerprints do.
+fn changed(before: &Forest, after: &Forest) -> (String, String) {
+    let (before, after) = (bundle(before, WEB), bundle(after, WEB));
+    let words = |differs: &dyn Fn(&StageInputs, &StageInputs) -> bool| {
+        let pairs = before.stages.iter().zip(&after.stages).filter(|(one, other)| differs(one, other));
+        pairs.map(|(one, _)| one.stage.word()).collect::<Vec<_>>().join(" ")
+    };
+    let own = words(&|one, other| one.own_digest != other.own_digest);
+    (own, words(&|one, other| one.declared != other.declared))
+}
+
+fn pair(own: &str, all: &str) -> (String, String) {
+    (own.to_owned(), all.to_owned())
+}
+
+#[test]
+fn each_edit_changes_the_stages_that_read_it_and_those_after() {
+    let factory = factory();
+    let ansible = "images/bundle-web/ansible/bootstrap.yml";
+    let vars_file = "images/bundle-web/build-vars.yml";
+    let edit = |path: &str, text: &str| changed(&factory, &factory.with(path, text));
+    let after_provision = pair("provision", "provision test snapshot render");
+    assert_eq!(edit("README.md", "other"), pair("", ""));
+    assert_eq!(edit("images/bundle-web/README.md", "other"), pair("", ""));
+    assert_eq!(edit("images/bundle-web/output/readme.txt", "other"), pair("", ""));
+    assert_eq!(edit(ansible, "- hosts: all\n"), after_provision);
+    assert_eq!(edit("images/bundle-web/ansible/junk~", ""), after_provision);
+    assert_eq!(edit("common/tool.sh", "other"), after_provision);
+    assert_eq!(edit("images/bundle-web/tests/test_web.py", "x"), pair("test", "test snapshot render"));
+    assert_eq!(edit("images/bundle-web/conftest.py", "x"), pair("test", "test snapshot render"));
+    assert_eq!(edit("images/bundle-web/output/web.heat.yml.j2", "x"), pair("render", "render"));
+    let executable = factory.put(ansible.as_bytes(), EntryKind::Executable, b"- hosts: local\n");
+    assert_eq!(changed(&factory, &executable), after_provision);
+    let template = b"image: {{ result_img_id }}\n";
+    let executable = factory.put(b"images/bundle-web/output/web.heat.yml.j2", EntryKind::Executable, template);
+    assert_eq!(changed(&factory, &executable), pair("", ""));
+    let commented = vars("bundle-web", UUID).replace("bundle:\n", "# comment\n\nbundle:   # more\n");
+    assert_eq!(edit(vars_file, &commented), pair("", ""));
+    assert_eq!(edit(vars_file, &[&vars("bundle-web", UUID), "dead: 1\n"].concat()), pair("", ""));
+    assert_eq!(edit(vars_file, &vars("bundle-web", UUID).replace("Debian", "Other")), pair("snapshot", "snapshot"));
+    assert_eq!(edit(vars_file, &vars("bundle-web", "other")), pair("boot", "boot provision test snapshot render"));
+    assert_eq!(edit(vars_file, &vars("web", UUID)), pair("provision snapshot", "provision test snapshot render"));
+}
+
+#[test]
+fn a_pipeline_counts_by_what_it_says_not_by_how() {
+    let factory = factory();
+    let edit = |from: &str, to: &str| {
+        assert!(PIPELINE.contains(from), "{from}");
+        changed(&factory, &factory.with("pipelines/bundle.yml", &PIPELINE.replace(from, to)))
+    };
+    assert_eq!(edit("version: 1", "# comment\nversion: 1\ntimeout: 3h"), pair("", ""));
+    assert_eq!(edit("name: greet", "name: other, timeout: 5m"), pair("", ""));
+    assert_eq!(edit("{{ bundle.name }}\"", "{{bundle.name}}\""), pair("", ""));
+    assert_eq!(edit("pytest: tests", "pytest: { path: tests }"), pair("", ""));
+    assert_eq!(edit("build.stamp", "build.number"), pair("", ""));
+    assert_eq!(edit("echo", "printf"), pair("provision", "provision test snapshot render"));
+    assert_eq!(edit("render: {}", "render: { templates: tests }").0, "render");
+    let after = factory.with("pipelines/bundle.yml", &PIPELINE.replace("echo", "printf"));
+    let (before, after) = (bundle(&factory, WEB), bundle(&after, WEB));
+    let own = |bundle: &Buildable| Arc::clone(&bundle.stage(Stage::Provision).expect("a stage").own);
+    let differences = own(&after).differences(&own(&before));
+    assert!(differences.iter().all(|difference| difference.is_shared()));
+    assert_eq!(differences[0].to_string(), "pipeline step 2 shell echo {{ bundle.name }} → printf {{ bundle.name }}");
+}
+
+#[test]
+fn a_template_that_names_a_var_depends_on_it() {
+    let factory = factory().with("images/bundle-web/output/a.hbs", "{{bundle.properties.os}} {{vars_port}}");
+    let file = "images/bundle-web/build-vars.yml";
+    let text = [&vars("bundle-web", UUID), "vars_port: 1\n"].concat();
+    let factory = factory.with(file, &text);
+    let edit = |from: &str, to: &str| changed(&factory, &factory.with(file, &text.replace(from, to)));
+    assert_eq!(edit("Debian", "Other"), pair("snapshot render", "snapshot render"));
+    assert_eq!(edit("vars_port: 1", "vars_port: 2"), pair("render", "render"));
+}
+
+#[test]
+fn a_renamed_bundle_keeps_its_fingerprints() {
+    let before = bundle(&factory(), WEB);
+    let after = bundle(&factory().renamed(WEB, "images/bundle-new"), "images/bundle-new");
+    let fingerprints = |bundle: &Buildable| bundle.stages.iter().map(|stage| stage.declared).collect::<Vec<_>>();
+    assert_eq!(fingerprints(&before), fingerprints(&after));
+    assert_eq!(before.warnings, []);
+    insta::assert_snapshot!(after.warnings[0].render("warning"), @r#"
+    warning: `bundle.name` is `bundle-web`, and the directory is `bundle-new`
+      --> images/bundle-new/build-vars.yml:2:9
+      |
+    2 |   name: bundle-web
+      |         ^^^^^^^^^^
+      |
+      = the bundle is known by its directory; the name is only the beginning of its images' names
+    "#);
+}
+
+#[test]
+fn what_is_no_bundle_or_has_no_vars_is_said() {
+    let forest = factory()
+        .put(b"images/bundle-link", EntryKind::Link, b"bundle-web")
+        .with("images/bundle-empty/README.md", "")
+        .put(b"images/bundle-\xff/build-vars.yml", EntryKind::File, vars("x", UUID).as_bytes())
+        .put(b"images/bundle-\xff/ansible/bootstrap.yml", EntryKind::File, b"")
+        .put(b"images/bundle-\xff/tests/\xfe.py", EntryKind::File, b"")
+        .with("images/bundle-web/bundle-inner/build-vars.yml", "")
+        .with("images/bundle-sample/build-vars.yml", "bundle:\n  cpus: 1\n  hw_rng_model :virtio     \n");
+    insta::assert_debug_snapshot!(verdicts(&forest), @r#"
+    [
+        "images/bundle-empty: build-vars.yml is missing",
+        "images/bundle-sample: images/bundle-sample/build-vars.yml:3:3: `hw_rng_model :virtio` is no key with a value",
+        "images/bundle-web is good",
+        "images/bundle-� is good",
+    ]
+    "#);
+}
+
+#[test]
+fn links_inside_count_and_links_out_are_refused() {
+    let factory = factory().with("images/bundle-web/files/x", "x");
+    let link = |target: &str| factory.put(b"images/bundle-web/ansible/link", EntryKind::Link, target.as_bytes());
+    let inside = link("../files/x");
+    assert_eq!(changed(&factory, &inside).0, "provision");
+    assert_eq!(changed(&inside, &link("../files/./x")).0, "provision");
+    assert_eq!(changed(&inside, &inside.with("images/bundle-web/files/x", "y")).0, "provision");
+    assert_eq!(changed(&inside, &link("..")).0, "provision");
+    for out in ["../../other", "/etc/shadow", "../files/missing", "link", "../files/../../../README.md"] {
+        insta::allow_duplicates! {
+            assert!(verdicts(&link(out))[0].contains("`images/bundle-web/ansible/link`"), "{:?}", verdicts(&link(out)));
+        }
+    }
+    let elsewhere = factory.put(b"images/bundle-web/docs/link", EntryKind::Link, b"/etc/shadow");
+    assert_eq!(changed(&factory, &elsewhere), pair("", ""));
+    let submodule = factory.put(b"images/bundle-web/ansible/sub", EntryKind::Submodule, b"");
+    insta::assert_debug_snapshot!(verdicts(&submodule), @r#"
+    [
+        "images/bundle-web: `images/bundle-web/ansible/sub` is a submodule, whose files are not in this repository",
+    ]
+    "#);
+}
+
+#[test]
+fn a_missing_file_is_shown_where_the_pipeline_names_it() {
+    let reading = look(&factory().without("images/bundle-web/ansible/bootstrap.yml"));
+    let Err(why) = &reading.bundles[0].verdict else { panic!("unbuildable") };
+    insta::assert_snapshot!(why.faults[0].render("error"), @r#"
+    error: `images/bundle-web/ansible/bootstrap.yml` is missing, for images/bundle-web
+      --> pipelines/bundle.yml:9:20
+      |
+    9 |         - ansible: ansible/bootstrap.yml
+      |                    ^^^^^^^^^^^^^^^^^^^^^
+      |
+      = the provision stage reads `ansible/bootstrap.yml`
+    "#);
+}
+
+#[test]
+fn bundles_are_based_on_bundles() {
+    let based = |name: &str, base: &str, forest: &Forest| {
+        let at = |file: &str| format!("images/{name}/{file}");
+        forest
+            .with(&at("build-vars.yml"), &vars(name, base))
+            .with(&at("ansible/bootstrap.yml"), name)
+            .with(&at("tests/t.py"), "")
+    };
+    let forest = based("bundle-child", "bundle-web", &factory());
+    let child = bundle(&forest, "images/bundle-child");
+    assert_eq!(child.base.as_ref().map(ToString::to_string).as_deref(), Some(WEB));
+    let template = forest.with("images/bundle-web/output/web.heat.yml.j2", "other");
+    assert_eq!(bundle(&template, "images/bundle-child").disk(), child.disk());
+    let playbook = forest.with("images/bundle-web/ansible/bootstrap.yml", "other");
+    assert_ne!(bundle(&playbook, "images/bundle-child").disk(), child.disk());
+
+    let image = based("bundle-alias", "debian-12", &factory());
+    insta::assert_snapshot!(bundle(&image, "images/bundle-alias").warnings[0].render("warning"), @r#"
+    warning: no bundle of this repository is called `debian-12`
+      --> pipelines/bundle.yml:6:20
+      |
+    6 |   - boot: { image: "{{ bundle.img_base }}" }
+      |                    ^^^^^^^^^^^^^^^^^^^^^^^^
+      |
+      = it is taken for the name of an image, or for an alias of the configuration
+    "#);
+
+    let forest = based("bundle-a", "bundle-b", &forest);
+    let forest = based("bundle-b", "images/bundle-a", &forest);
+    let forest = based("bundle-c", "bundle-a", &forest);
+    let forest = based("bundle-d", "bundle-d", &forest);
+    insta::assert_debug_snapshot!(verdicts(&forest), @r#"
+    [
+        "images/bundle-a: it is based on itself: images/bundle-a → images/bundle-b → images/bundle-a",
+        "images/bundle-b: it is based on itself: images/bundle-b → images/bundle-a → images/bundle-b",
+        "images/bundle-c: its base images/bundle-a can't be built",
+        "images/bundle-child is good",
+        "images/bundle-d: it is based on itself: images/bundle-d → images/bundle-d",
+        "images/bundle-web is good",
+    ]
+    "#);
+
+    let two = Forest::new(&[
+        ("pipelines/p.yml", "version: 1\nbundles: ['*/x', y]\nstages: [ { boot: { image: '{{ vars.base }}' } } ]"),
+        ("a/x/build-vars.yml", "base: none"),
+        ("b/x/build-vars.yml", "base: none"),
+        ("y/build-vars.yml", "base: x"),
+    ]);
+    insta::assert_debug_snapshot!(verdicts(&two), @r#"
+    [
+        "a/x is good",
+        "b/x is good",
+        "y: its base `x` may be any of a/x, b/x; name one by its path",
+    ]
+    "#);
+}
+
+#[test]
+fn broken_and_rival_pipelines_are_named() {
+    let rival = factory().with("pipelines/other.yml", PIPELINE);
+    let reading = look(&rival);
+    assert!(reading.complete);
+    insta::assert_snapshot!(reading.faults[0].render("error"), @r#"
+    error: two pipelines match `images/bundle-web`: pipelines/bundle.yml and pipelines/other.yml
+      --> pipelines/other.yml:3:11
+      |
+    3 | bundles: [images/bundle-*]
+      |           ^^^^^^^^^^^^^^^
+      |
+      = a bundle has one pipeline: make one of the globs narrower
+    "#);
+    insta::assert_debug_snapshot!(verdicts(&rival), @r#"
+    [
+        "images/bundle-web: more than one pipeline matches it: pipelines/bundle.yml, pipelines/other.yml",
+    ]
+    "#);
+    let broken = factory().with("pipelines/bundle.yml", &PIPELINE.replace("render", "rendre"));
+    insta::assert_debug_snapshot!(verdicts(&broken), @r#"
+    [
+        "images/bundle-web: pipelines/bundle.yml has a fault",
+    ]
+    "#);
+    let reading = look(&factory().with("pipelines/bundle.yml", "version: 1\nbundles: [a\n"));
+    assert!(!reading.complete && reading.bundles.is_empty() && !reading.faults.is_empty());
+    let reading = look(&factory().with("pipelines/bundle.yml", &PIPELINE.replace("[images", "[../x, images")));
+    assert!(!reading.complete && reading.bundles.len() == 1);
+    let reading = look(&factory().put(b"pipelines/bin.yml", EntryKind::File, b"a: 1\nb: \xff\n"));
+    assert_eq!(reading.faults[0].message, "line 2 is not UTF-8");
+}
+
+#[test]
+fn without_pipelines_the_built_in_one_serves() {
+    let forest = factory().without("pipelines/bundle.yml");
+    assert_eq!(verdicts(&forest), ["images/bundle-web is good"]);
+    assert_eq!(bundle(&forest, WEB).stages.len(), 4);
+}
+
+#[test]
+fn what_is_kept_says_the_same_as_what_is_read() {
+    let cache = Cache::default();
+    let repository = RepoName::from("factory");
+    let factory = factory();
+    let first = read(&factory, &repository, &cache).expect("read");
+    let again = read(&factory, &repository, &cache).expect("read");
+    let (Ok(one), Ok(other)) = (&first.bundles[0].verdict, &again.bundles[0].verdict) else { panic!("buildable") };
+    assert!(Arc::ptr_eq(one, other));
+    for edit in ["common/tool.sh", "images/bundle-web/ansible/bootstrap.yml", "pipelines/other.txt"] {
+        let edited = factory.with(edit, "edited");
+        let kept = read(&edited, &repository, &cache).expect("read");
+        let Ok(kept) = &kept.bundles[0].verdict else { panic!("buildable") };
+        assert_eq!(kept.disk(), bundle(&edited, WEB).disk(), "{edit}");
+    }
+}
+
+#[test]
+fn a_bomb_of_directories_is_refused() {
+    /// A directory in which every name leads to the same directory again.
+    struct Bomb;
+    impl Tree for Bomb {
+        fn entry(&self, path: &RepoPath) -> Result<Option<crate::domain::tree::Entry>, TreeError> {
+            let kind = if path.name().contains(&b'.') { EntryKind::File } else { EntryKind::Directory };
+            let oid = Some(crate::domain::id::Oid([1; 20]));
+            let there = !path.to_string().starts_with("pipelines/");
+            Ok(there.then(|| crate::domain::tree::Entry { name: path.name().to_vec(), kind, oid }))
+        }
+        fn list(&self, path: &RepoPath) -> Result<Vec<crate::domain::tree::Entry>, TreeError> {
+            let names = if path.is_root() { vec!["images"] } else { vec!["bundle-a", "bundle-b", "ansible", "c"] };
+            let paths = names.into_iter().filter_map(|name| path.join(name));
+            if path.to_string() == "pipelines" {
+                return Ok(Vec::new());
+            }
+            paths.map(|path| Ok(self.entry(&path)?.expect("there"))).collect()
+        }
+        fn read(&self, _: &RepoPath, _: u64) -> Result<Vec<u8>, TreeError> {
+            Ok(vars("x", UUID).into_bytes())
+        }
+    }
+    let reading = read(&Bomb, &RepoName::from("factory"), &Cache::default()).expect("read");
+    assert_eq!(reading.bundles.len(), 2);
+    let Err(why) = &reading.bundles[0].verdict else { panic!("refused") };
+    assert!(["more than 100000 files", "more than 64 deep"].iter().any(|limit| why.reason.contains(limit)), "{why:?}");
+}
