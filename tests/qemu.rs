@@ -102,7 +102,9 @@ async fn base(qemu: &Qemu, lines: &Lines) -> Base {
         .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("target/test-cache"), PathBuf::from);
     std::fs::create_dir_all(&cache).expect("a directory");
     let BaseSource::Recipe(made) = recipe() else { unreachable!("it is a recipe") };
-    let key = factoryd::domain::id::Digest::of(format!("{made:?}{}", include_str!("../src/machine/qemu/rootfs.rs")).as_bytes());
+    let key = factoryd::domain::id::Digest::of(
+        format!("{made:?}{}", include_str!("../src/machine/qemu/rootfs.rs")).as_bytes(),
+    );
     let kept = cache.join(format!("base-{}.qcow2", &key.hex()[..16]));
     if !kept.exists() {
         let scratch = tempfile::tempdir_in(&cache).expect("a directory");
@@ -137,11 +139,15 @@ async fn a_machine_is_made_sealed_cloned_published_and_released() {
     let base = base(&qemu, &lines).await;
     let settings = qemu.settings().await.expect("settings");
     eprintln!("{settings:?}; {}", qemu.health().await.expect("healthy"));
-    assert_eq!(settings.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>(), ["accelerator", "cpu", "machine", "qemu"]);
+    assert_eq!(
+        settings.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>(),
+        ["accelerator", "cpu", "machine", "qemu"]
+    );
 
     // Build 1 provisions as a user who is not root, and its last step deletes the key.
     let began = Instant::now();
-    let mut machine = qemu.boot(&order(&state, 1, "provision", &base.disk, "cloud"), &lines, &wait(300)).await.expect("a machine");
+    let mut machine =
+        qemu.boot(&order(&state, 1, "provision", &base.disk, "cloud"), &lines, &wait(300)).await.expect("a machine");
     eprintln!("booted in {:?}", began.elapsed());
     assert_eq!(run(&*machine, "id -un; cat /etc/motd", &log).await, "cloud\nmade from a recipe");
     assert_eq!(qemu.tagged().await.expect("tags"), [BuildNo(1)]);
@@ -150,10 +156,11 @@ async fn a_machine_is_made_sealed_cloned_published_and_released() {
     upload(&*machine, scratch.path(), &log).await;
     let first = run(&*machine, "cat /etc/machine-id; cat /etc/ssh/ssh_host_ed25519_key.pub", &log).await;
     assert!(first.contains(&machine.access().host_key), "the host key is the one that was given");
-    run(&*machine, "printf 'for root only\\n' | sudo tee /etc/proof > /dev/null; rm ~/.ssh/authorized_keys", &log).await;
+    run(&*machine, "printf 'for root only\\n' | sudo tee /etc/proof > /dev/null; rm ~/.ssh/authorized_keys", &log)
+        .await;
     let sealed = DiskId::new("sealed-1");
     let kept = machine.seal(&sealed, &lines, &wait(240)).await.expect("sealed");
-    assert_eq!(kept.backing, [base.disk.clone()]);
+    assert_eq!(kept.backing, std::slice::from_ref(&base.disk));
     assert!(kept.bytes > 0 && qemu.has(&sealed).await.expect("looked"));
     assert!(qemu.tagged().await.expect("tags").is_empty());
 
@@ -167,6 +174,7 @@ async fn a_machine_is_made_sealed_cloned_published_and_released() {
     clone.destroy().await.expect("destroyed");
     clone.destroy().await.expect("twice is success");
 
+    a_guest_that_never_answers_is_given_up(&qemu, &state, &lines).await;
     publishes(&qemu, &sealed, &base, &lines).await;
     a_killed_daemon_leaves_nothing(&state, &qemu, &base).await;
 }
@@ -179,7 +187,8 @@ async fn upload(machine: &dyn Machine, scratch: &Path, log: &Arc<Log>) {
     let guest = machine.guest();
     guest.upload(&from, "/opt/new/files", None, &wait(60)).await.expect("a directory where only root may write");
     guest.upload(&from.join("deep/file"), "/etc/one.conf", Some(0o640), &wait(60)).await.expect("a file");
-    let seen = run(machine, "sudo cat /etc/one.conf; echo; stat -c '%a %U' /etc/one.conf; cat /opt/new/files/link", log).await;
+    let seen =
+        run(machine, "sudo cat /etc/one.conf; echo; stat -c '%a %U' /etc/one.conf; cat /opt/new/files/link", log).await;
     assert_eq!(seen, "content\n640 root\ncontent");
 }
 
@@ -187,7 +196,7 @@ async fn reaches_its_port(machine: &dyn Machine) {
     let (guest, host) = machine.access().ports[0];
     assert_eq!(guest, 8080);
     let serve = "setsid python3 -m http.server 8080 > /dev/null 2>&1 < /dev/null & \
-        until python3 -c 'import urllib.request as u; u.urlopen(\"http://127.0.0.1:8080\")'; do sleep 0.2; done";
+        until python3 -c 'import urllib.request as u; u.urlopen(\"http://127.0.0.1:8080\")' 2> /dev/null; do sleep 0.2; done";
     machine.guest().run(serve, &[], &(Arc::new(Log::default()) as Lines), &wait(60)).await.expect("it serves");
     let page = reqwest::get(format!("http://127.0.0.1:{host}/")).await.expect("an answer");
     assert!(page.status().is_success());
@@ -195,9 +204,40 @@ async fn reaches_its_port(machine: &dyn Machine) {
 
 async fn powers_off(machine: &dyn Machine, log: &Arc<Log>) {
     let lines: Lines = log.clone();
-    let error = machine.guest().run("systemctl poweroff; sleep 600", &[], &lines, &wait(120)).await.expect_err("it is off");
+    let error =
+        machine.guest().run("systemctl poweroff; sleep 600", &[], &lines, &wait(120)).await.expect_err("it is off");
     assert_eq!(error.message, "the guest powered off during a command");
     assert!(error.help.contains("console"), "{}", error.help);
+}
+
+async fn a_guest_that_never_answers_is_given_up(qemu: &Qemu, state: &Path, lines: &Lines) {
+    let empty = state.join("empty.raw");
+    std::fs::write(&empty, vec![0; 1 << 20]).expect("written");
+    let source = BaseSource::File { path: empty, format: DiskFormat::Raw };
+    let empty = qemu.base(&source, lines, &wait(60)).await.expect("a base image").disk;
+    let silent = MachineOrder { ready_within: Duration::from_secs(6), ..order(state, 4, "test", &empty, "root") };
+    let error = qemu.boot(&silent, lines, &wait(60)).await.err().expect("it never answers");
+    assert_eq!(
+        (error.kind, error.message.contains("SSH did not answer in time")),
+        (PortErrorKind::TimedOut, true),
+        "{error}"
+    );
+    assert!(error.help.contains("console"), "{}", error.help);
+
+    let cancelled = wait(60);
+    let began = Instant::now();
+    let cancel = async {
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        cancelled.cancel.cancel();
+    };
+    let (booted, ()) = tokio::join!(qemu.boot(&silent, lines, &cancelled), cancel);
+    assert_eq!(booted.err().expect("cancelled").kind, PortErrorKind::Cancelled);
+    assert!(began.elapsed() < Duration::from_secs(12));
+    let small = MachineOrder { disk_size: Some(4096), ..silent };
+    let error = qemu.boot(&small, lines, &wait(60)).await.err().expect("refused");
+    assert!(error.message.contains("smaller than its base image"), "{error}");
+    assert!(qemu.tagged().await.expect("tags").is_empty());
+    qemu.remove(&empty).await.expect("removed");
 }
 
 async fn publishes(qemu: &Qemu, sealed: &DiskId, base: &Base, lines: &Lines) {

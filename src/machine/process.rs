@@ -4,7 +4,7 @@
 //! two variables by which [`super::reap`] finds it again after a crash: the state directory and the build's number.
 //! It must not know what the programs are for.
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
@@ -30,9 +30,8 @@ const GRACE: Duration = Duration::from_secs(3);
 /// How long output is still read after a child ended, when something else holds its pipe open.
 const LINGER: Duration = Duration::from_secs(1);
 /// Variables of the daemon's environment that children see.
-const INHERITED: [&str; 9] = [
-    "PATH", "HOME", "TMPDIR", "http_proxy", "https_proxy", "ftp_proxy", "no_proxy", "SSL_CERT_FILE", "SSL_CERT_DIR",
-];
+const INHERITED: [&str; 9] =
+    ["PATH", "HOME", "TMPDIR", "http_proxy", "https_proxy", "ftp_proxy", "no_proxy", "SSL_CERT_FILE", "SSL_CERT_DIR"];
 
 /// Whose process it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -216,9 +215,14 @@ impl Program {
 
     fn unsuccessful(&self, exit: &Exit, last: &str) -> PortError {
         let name = self.label();
-        let message = if last.is_empty() { format!("{name} ended with {exit}") } else { format!("{name} ended with {exit}:\n{last}") };
+        let message = if last.is_empty() {
+            format!("{name} ended with {exit}")
+        } else {
+            format!("{name} ended with {exit}:\n{last}")
+        };
         if last.contains("No space left on device") {
-            return PortError::unavailable(message).help("free space in the state directory: `factoryd gc`, or a larger disk");
+            return PortError::unavailable(message)
+                .help("free space in the state directory: `factoryd gc`, or a larger disk");
         }
         PortError::failed(message)
     }
@@ -240,7 +244,8 @@ impl Running {
     /// When the operating system does not say how it ended.
     pub async fn wait(&mut self) -> Result<Exit, PortError> {
         let status = self.child.wait().await;
-        let status = status.map_err(|error| PortError::unavailable(format!("waiting for {} failed: {error}", self.name)))?;
+        let status =
+            status.map_err(|error| PortError::unavailable(format!("waiting for {} failed: {error}", self.name)))?;
         let deadline = tokio::time::Instant::now() + LINGER;
         for pump in &mut self.pumps {
             if !pump.is_finished() && tokio::time::timeout_at(deadline, &mut *pump).await.is_err() {
@@ -324,8 +329,23 @@ fn exit_of(status: ExitStatus) -> Exit {
 /// A signal's name without `SIG`; its number where it has none that people know.
 pub fn signal_name(number: i32) -> String {
     let known = [
-        (1, "HUP"), (2, "INT"), (3, "QUIT"), (4, "ILL"), (5, "TRAP"), (6, "ABRT"), (7, "BUS"), (8, "FPE"), (9, "KILL"),
-        (10, "USR1"), (11, "SEGV"), (12, "USR2"), (13, "PIPE"), (14, "ALRM"), (15, "TERM"), (24, "XCPU"), (25, "XFSZ"),
+        (1, "HUP"),
+        (2, "INT"),
+        (3, "QUIT"),
+        (4, "ILL"),
+        (5, "TRAP"),
+        (6, "ABRT"),
+        (7, "BUS"),
+        (8, "FPE"),
+        (9, "KILL"),
+        (10, "USR1"),
+        (11, "SEGV"),
+        (12, "USR2"),
+        (13, "PIPE"),
+        (14, "ALRM"),
+        (15, "TERM"),
+        (24, "XCPU"),
+        (25, "XFSZ"),
         (31, "SYS"),
     ];
     known.iter().find(|(known, _)| *known == number).map_or_else(|| number.to_string(), |(_, name)| (*name).to_owned())
@@ -334,17 +354,17 @@ pub fn signal_name(number: i32) -> String {
 /// The Debian package that a program comes in.
 fn package(program: &str) -> &str {
     let known = [
-        ("qemu-system-x86_64", "qemu-system-x86"), ("qemu-img", "qemu-utils"), ("ssh-keygen", "openssh-client"),
-        ("mke2fs", "e2fsprogs"), ("sfdisk", "fdisk"), ("grub-mkimage", "grub-common and grub-pc-bin"), ("bwrap", "bubblewrap"),
-        ("ansible-playbook", "ansible-core"), ("pytest", "python3-pytest"),
+        ("qemu-system-x86_64", "qemu-system-x86"),
+        ("qemu-img", "qemu-utils"),
+        ("ssh-keygen", "openssh-client"),
+        ("mke2fs", "e2fsprogs"),
+        ("sfdisk", "fdisk"),
+        ("grub-mkimage", "grub-common and grub-pc-bin"),
+        ("bwrap", "bubblewrap"),
+        ("ansible-playbook", "ansible-core"),
+        ("pytest", "python3-pytest"),
     ];
     known.iter().find(|(name, _)| *name == program).map_or(program, |(_, package)| package)
-}
-
-/// Whether a program can be found in `PATH`.
-pub fn is_installed(name: impl AsRef<OsStr>) -> bool {
-    let name = name.as_ref();
-    std::env::var_os("PATH").is_some_and(|path| std::env::split_paths(&path).any(|directory| directory.join(name).is_file()))
 }
 
 #[cfg(test)]
@@ -377,7 +397,8 @@ mod tests {
     async fn output_and_errors_come_in_order_and_the_environment_is_ours() {
         let kept = Arc::new(Kept::default());
         let lines: Lines = kept.clone();
-        let exit = shell("echo one; echo two >&2; echo $FACTORYD_BUILD $FACTORYD_STATE ${CARGO_MANIFEST_DIR-none}; exit 3");
+        let exit =
+            shell("echo one; echo two >&2; echo $FACTORYD_BUILD $FACTORYD_STATE ${CARGO_MANIFEST_DIR-none}; exit 3");
         assert_eq!(exit.run(&lines, &wait(20)).await.expect("it ran"), Exit::Code(3));
         assert_eq!(*kept.0.lock().expect("no panic"), ["one", "two", "7 /nowhere none"]);
     }
@@ -387,11 +408,17 @@ mod tests {
         let cancelled = wait(20);
         let kept = Arc::new(CancelOnLine(cancelled.cancel.clone(), Mutex::default()));
         let lines: Lines = kept.clone();
-        let error = shell("trap '' TERM; sleep 600 & echo $!; wait").run(&lines, &cancelled).await.expect_err("cancelled");
+        let error =
+            shell("trap '' TERM; sleep 600 & echo $!; wait").run(&lines, &cancelled).await.expect_err("cancelled");
         assert_eq!(error.kind, crate::engine::ports::PortErrorKind::Cancelled);
         let sleeper: i32 = kept.1.lock().expect("no panic").parse().expect("a process id");
-        let state = std::fs::read_to_string(format!("/proc/{sleeper}/stat")).unwrap_or_default();
-        assert!(state.is_empty() || state.contains(") Z "), "the sleeper still runs: {state}");
+        // KILL was sent, and the kernel carries it out in its own time.
+        let deadline = Instant::now() + Duration::from_secs(5);
+        let state = || std::fs::read_to_string(format!("/proc/{sleeper}/stat")).unwrap_or_default();
+        while !(state().is_empty() || state().contains(") Z ")) {
+            assert!(Instant::now() < deadline, "the sleeper still runs: {}", state());
+            tokio::task::yield_now().await;
+        }
     }
 
     struct CancelOnLine(CancellationToken, Mutex<String>);

@@ -61,13 +61,16 @@ fn kill_one(pid: i32, tag: &Tag) -> Result<(), PortError> {
     });
     match sent {
         Ok(()) | Err(Errno::SRCH) => Ok(()),
-        Err(error) => Err(PortError::unavailable(format!("process {pid} of build {} can't be killed: {error}", tag.owner()))
-            .help("it runs as another user: end it by hand")),
+        Err(error) => {
+            Err(PortError::unavailable(format!("process {pid} of build {} can't be killed: {error}", tag.owner()))
+                .help("it runs as another user: end it by hand"))
+        }
     }
 }
 
 fn tagged(state: &Path) -> Result<Vec<(i32, String)>, PortError> {
-    let entries = std::fs::read_dir("/proc").map_err(|error| PortError::unavailable(format!("/proc can't be read: {error}")))?;
+    let entries =
+        std::fs::read_dir("/proc").map_err(|error| PortError::unavailable(format!("/proc can't be read: {error}")))?;
     let pids = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
     let me = std::process::id().cast_signed();
     Ok(pids.filter(|pid| *pid != me).filter_map(|pid| Some((pid, owner_of(pid, state)?))).collect())

@@ -135,7 +135,8 @@ mod tests {
     #[test]
     fn a_guest_is_booted_once_per_qemu_and_host_boot() {
         let finding = finding();
-        let auto = |remembered, qemu, boot| known(AcceleratorChoice::Auto, Ok(()), remembered, qemu, boot).expect("known");
+        let auto =
+            |remembered, qemu, boot| known(AcceleratorChoice::Auto, Ok(()), remembered, qemu, boot).expect("known");
         assert_eq!(auto(None, "10.0.2", "b1"), Known::MustProbe);
         assert_eq!(auto(Some(&finding), "10.0.2", "b1"), Known::Is(Accelerator::Kvm));
         assert_eq!(auto(Some(&finding), "10.0.3", "b1"), Known::MustProbe);

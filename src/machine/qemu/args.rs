@@ -98,7 +98,8 @@ impl Hardware<'_> {
     /// Port 0 lets QEMU take a free one, so that two machines never race for it; QMP tells which.
     fn network(&self) -> String {
         let forward = |port: &u16| format!(",hostfwd=tcp:127.0.0.1:0-:{port}");
-        let forwards: String = std::iter::once(&22).chain(self.ports.iter().filter(|port| **port != 22)).map(forward).collect();
+        let forwards: String =
+            std::iter::once(&22).chain(self.ports.iter().filter(|port| **port != 22)).map(forward).collect();
         format!("user,id=net,ipv6=off{forwards}")
     }
 }

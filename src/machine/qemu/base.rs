@@ -34,13 +34,13 @@ struct Seen {
 impl Qemu {
     pub(super) async fn make_base(&self, source: &BaseSource, lines: &Lines, wait: &Wait) -> Result<Base, PortError> {
         match source {
-            BaseSource::File { path, format } => self.from_file(path, *format, wait).await,
-            BaseSource::Download { url, sha256, format } => self.from_url(url, *sha256, *format, lines, wait).await,
+            BaseSource::File { path, format } => self.base_of_file(path, *format, wait).await,
+            BaseSource::Download { url, sha256, format } => self.base_of_url(url, *sha256, *format, lines, wait).await,
             BaseSource::Image { disk, sha256 } => {
                 let (_, header) = self.disks.existing(disk)?;
                 Ok(Base { disk: disk.clone(), sha256: *sha256, virtual_size: header.virtual_size })
             }
-            BaseSource::Recipe(recipe) => self.from_recipe(recipe, lines, wait).await,
+            BaseSource::Recipe(recipe) => self.base_of_recipe(recipe, lines, wait).await,
         }
     }
 
@@ -54,7 +54,7 @@ impl Qemu {
         Ok(Some(Base { disk: Disks::base_id(&sha256), sha256, virtual_size }))
     }
 
-    async fn from_file(&self, path: &Path, format: DiskFormat, wait: &Wait) -> Result<Base, PortError> {
+    async fn base_of_file(&self, path: &Path, format: DiskFormat, wait: &Wait) -> Result<Base, PortError> {
         let file = open(path, self.settings.largest_base)?;
         let index = self.index(path, format);
         let seen = seen(&file, path)?;
@@ -79,7 +79,7 @@ impl Qemu {
         Ok(base)
     }
 
-    async fn from_url(
+    async fn base_of_url(
         &self,
         url: &str,
         sha256: Digest,
@@ -103,7 +103,14 @@ impl Qemu {
     }
 
     /// Takes a file of ours as the base image of a sum. Nothing but its declared format says how it is read.
-    async fn adopt(&self, file: &Path, format: DiskFormat, sha256: Digest, what: &str, wait: &Wait) -> Result<Base, PortError> {
+    async fn adopt(
+        &self,
+        file: &Path,
+        format: DiskFormat,
+        sha256: Digest,
+        what: &str,
+        wait: &Wait,
+    ) -> Result<Base, PortError> {
         if let Some(base) = self.made(sha256)? {
             std::fs::remove_file(file).map_err(|error| trouble("removed", file, &error))?;
             return Ok(base);
@@ -121,7 +128,8 @@ impl Qemu {
                 std::fs::remove_file(file).map_err(|error| trouble("removed", file, &error))?;
             }
         }
-        self.made(sha256)?.ok_or_else(|| PortError::unavailable(format!("the base image made from {what} has vanished")))
+        self.made(sha256)?
+            .ok_or_else(|| PortError::unavailable(format!("the base image made from {what} has vanished")))
     }
 
     /// Makes a qcow2 file of a bare disk, leaving out zeroes.
@@ -171,8 +179,12 @@ fn open(path: &Path, largest: u64) -> Result<File, PortError> {
         return Err(PortError::refused(format!("the base image {} is not a regular file", path.display())));
     }
     if found.len() > largest {
-        return Err(PortError::refused(format!("the base image {} is larger than {} MiB", path.display(), largest >> 20))
-            .help("the configuration says how large a base image may be"));
+        return Err(PortError::refused(format!(
+            "the base image {} is larger than {} MiB",
+            path.display(),
+            largest >> 20
+        ))
+        .help("the configuration says how large a base image may be"));
     }
     Ok(file)
 }
@@ -207,5 +219,76 @@ fn copy_summed(mut from: File, to: &Path, wait: &Wait) -> Result<Digest, PortErr
         if wait.deadline <= tokio::time::Instant::now() {
             return Err(PortError::timed_out("copying the base image"));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::super::{AcceleratorChoice, QemuSettings};
+    use super::*;
+    use crate::engine::ports::PortErrorKind;
+
+    fn qemu(state: &Path) -> Qemu {
+        let settings = QemuSettings {
+            name: "qemu".into(),
+            state_dir: state.to_owned(),
+            accelerator: AcceleratorChoice::Tcg,
+            allow_private_downloads: false,
+            largest_base: 1 << 20,
+            run_as: None,
+        };
+        Qemu::new(settings).expect("the state directory can be used")
+    }
+
+    async fn base(qemu: &Qemu, path: &Path, format: DiskFormat) -> Result<Base, PortError> {
+        let source = BaseSource::File { path: path.to_owned(), format };
+        let wait = super::super::own_wait(Duration::from_secs(30));
+        qemu.make_base(&source, &(Arc::new(Nowhere) as Lines), &wait).await
+    }
+
+    #[tokio::test]
+    async fn a_bare_disk_becomes_a_base_image_that_is_known_again() {
+        let state = tempfile::tempdir().expect("a directory");
+        let qemu = qemu(&state.path().join("s"));
+        let raw = state.path().join("disk.raw");
+        std::fs::write(&raw, vec![5; 700_000]).expect("written");
+        let made = base(&qemu, &raw, DiskFormat::Raw).await.expect("a base image");
+        assert_eq!(made.sha256, Digest::of(&vec![5; 700_000]));
+        assert_eq!(made.virtual_size, 700_416, "whole sectors");
+        assert_eq!(base(&qemu, &raw, DiskFormat::Raw).await.expect("again"), made);
+        assert_eq!(std::fs::read_dir(qemu.disks.work()).expect("a list").count(), 0);
+        // The same path with other bytes is another base image.
+        std::fs::write(&raw, vec![6; 700_000]).expect("written");
+        assert_ne!(base(&qemu, &raw, DiskFormat::Raw).await.expect("another").disk, made.disk);
+        assert!(qemu.disks.has(&made.disk).expect("looked"));
+    }
+
+    #[tokio::test]
+    async fn what_is_no_base_image_is_refused_and_leaves_nothing() {
+        let state = tempfile::tempdir().expect("a directory");
+        let qemu = qemu(&state.path().join("s"));
+        let path = |name: &str| state.path().join(name);
+        std::fs::write(path("text.qcow2"), "no disk").expect("written");
+        let error = base(&qemu, &path("text.qcow2"), DiskFormat::Qcow2).await.expect_err("no qcow2");
+        assert!(error.message.contains("not a usable qcow2 file") && error.help.contains("format: raw"), "{error}");
+        std::fs::write(path("large.raw"), vec![0; 2 << 20]).expect("written");
+        assert_eq!(
+            base(&qemu, &path("large.raw"), DiskFormat::Raw).await.expect_err("large").kind,
+            PortErrorKind::Refused
+        );
+        assert!(
+            base(&qemu, &path("none"), DiskFormat::Raw).await.expect_err("missing").message.contains("can't be opened")
+        );
+        assert!(
+            base(&qemu, state.path(), DiskFormat::Raw)
+                .await
+                .expect_err("a directory")
+                .message
+                .contains("not a regular file")
+        );
+        assert!(qemu.disks.all().expect("a list").is_empty());
+        assert_eq!(std::fs::read_dir(qemu.disks.work()).expect("a list").count(), 0);
     }
 }

@@ -4,6 +4,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::Qemu;
 use super::accelerator::{self, Accelerator, Finding, Known};
 use super::args::Hardware;
 use super::console::{Console, GuestKey};
@@ -11,7 +12,6 @@ use super::credentials::Keys;
 use super::disks::{remove_directory, trouble};
 use super::machine::QemuMachine;
 use super::vm::{State, Vm};
-use super::Qemu;
 use crate::domain::id::DiskId;
 use crate::domain::pipeline::HostKey;
 use crate::engine::ports::{Access, Lines, MachineOrder, PortError, PortErrorKind, Wait};
@@ -29,7 +29,12 @@ struct Plan<'a> {
 }
 
 impl Qemu {
-    pub(super) async fn boot_machine(&self, order: &MachineOrder, lines: &Lines, wait: &Wait) -> Result<QemuMachine, PortError> {
+    pub(super) async fn boot_machine(
+        &self,
+        order: &MachineOrder,
+        lines: &Lines,
+        wait: &Wait,
+    ) -> Result<QemuMachine, PortError> {
         check(order)?;
         let accelerator = self.accelerator(Some(&order.disk), lines, wait).await?;
         let directory = self.disks.of_build(order.build).join(&order.role);
@@ -38,18 +43,15 @@ impl Qemu {
         let plan = Plan { name, accelerator, order, directory, tag };
         let booted = self.boot_plan(&plan, wait).await;
         if booted.is_err() {
-            remove_directory(&plan.directory)?;
+            self.disks.remove_of_build(&plan.directory)?;
         }
         booted
     }
 
     async fn boot_plan(&self, plan: &Plan<'_>, wait: &Wait) -> Result<QemuMachine, PortError> {
         let (vm, keys) = self.start(plan, wait).await?;
-        let trust = GuestKey {
-            given: keys.host_key().to_owned(),
-            console: vm.console.clone(),
-            policy: plan.order.host_key,
-        };
+        let trust =
+            GuestKey { given: keys.host_key().to_owned(), console: vm.console.clone(), policy: plan.order.host_key };
         let target = SshTarget {
             address: SocketAddr::from((Ipv4Addr::LOCALHOST, vm.forward(22)?)),
             user: plan.order.user.clone(),
@@ -64,7 +66,8 @@ impl Qemu {
                 return Err(error);
             }
         };
-        let ports = plan.order.ports.iter().map(|port| Ok((*port, vm.forward(*port)?))).collect::<Result<_, PortError>>()?;
+        let ports =
+            plan.order.ports.iter().map(|port| Ok((*port, vm.forward(*port)?))).collect::<Result<_, PortError>>()?;
         let access = Access {
             host: Ipv4Addr::LOCALHOST.to_string(),
             port: vm.forward(22)?,
@@ -136,27 +139,50 @@ impl Qemu {
     }
 
     /// Lays a writable layer on a disk, which stays as it is.
-    async fn lay(&self, disk: &DiskId, layer: &Path, size: Option<u64>, tag: &Tag, wait: &Wait) -> Result<(), PortError> {
+    async fn lay(
+        &self,
+        disk: &DiskId,
+        layer: &Path,
+        size: Option<u64>,
+        tag: &Tag,
+        wait: &Wait,
+    ) -> Result<(), PortError> {
         let (file, header) = self.disks.existing(disk)?;
         if let Some(size) = size.filter(|size| *size < header.virtual_size) {
-            let message = format!("a disk of {size} bytes is smaller than its base image of {} bytes", header.virtual_size);
+            let message =
+                format!("a disk of {size} bytes is smaller than its base image of {} bytes", header.virtual_size);
             return Err(PortError::failed(message).help("make `boot.disk` larger, or leave it out"));
         }
-        let program = Program::new("qemu-img", tag).args(["create", "-q", "-f", "qcow2", "-F", "qcow2", "-b"]).arg(file).arg(layer);
+        let program = Program::new("qemu-img", tag)
+            .args(["create", "-q", "-f", "qcow2", "-F", "qcow2", "-b"])
+            .arg(file)
+            .arg(layer);
         let program = size.into_iter().fold(program, |program, size| program.arg(size.to_string()));
         program.check(&(Arc::new(Nowhere) as Lines), wait).await
     }
 
-    /// Which accelerator machines run on. Without an answer yet, a disk is booted to find out; without a disk, `None`
-    /// says that nothing is known.
-    pub(super) async fn accelerator(&self, disk: Option<&DiskId>, lines: &Lines, wait: &Wait) -> Result<Accelerator, PortError> {
-        let mut decided = self.accelerator.lock().await;
+    /// Which accelerator machines run on. Without an answer yet, a disk is booted to find out; without a disk, it is an
+    /// error.
+    pub(super) async fn accelerator(
+        &self,
+        disk: Option<&DiskId>,
+        lines: &Lines,
+        wait: &Wait,
+    ) -> Result<Accelerator, PortError> {
+        let lock = async { Ok(self.accelerator.lock().await) };
+        let mut decided = wait.run("waiting for the accelerator to be found out", lock).await?;
         if let Some(accelerator) = *decided {
             return Ok(accelerator);
         }
         let (state, qemu, host_boot) = (&self.settings.state_dir, self.version(wait).await?, accelerator::host_boot());
         let remembered = accelerator::remembered(state);
-        let known = accelerator::known(self.settings.accelerator, accelerator::device(), remembered.as_ref(), &qemu, &host_boot)?;
+        let known = accelerator::known(
+            self.settings.accelerator,
+            accelerator::device(),
+            remembered.as_ref(),
+            &qemu,
+            &host_boot,
+        )?;
         let accelerator = match (known, disk) {
             (Known::Is(accelerator), _) => accelerator,
             (Known::MustProbe, None) => {
@@ -200,8 +226,12 @@ impl Qemu {
         let _gone = std::fs::remove_file(&order.console);
         match greeted {
             Ok(()) => Ok((Accelerator::Kvm, "a guest came up under KVM".to_owned())),
-            Err(error) if error.kind == PortErrorKind::Cancelled || wait.deadline <= tokio::time::Instant::now() => Err(error),
-            Err(error) => Ok((Accelerator::Tcg, format!("under KVM: {}", error.message.lines().next().unwrap_or_default()))),
+            Err(error) if error.kind == PortErrorKind::Cancelled || wait.deadline <= tokio::time::Instant::now() => {
+                Err(error)
+            }
+            Err(error) => {
+                Ok((Accelerator::Tcg, format!("under KVM: {}", error.message.lines().next().unwrap_or_default())))
+            }
         }
     }
 

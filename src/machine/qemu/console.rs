@@ -35,8 +35,9 @@ struct Keys {
 impl Console {
     /// A console that is kept in a new file.
     pub(super) fn create(path: &Path) -> Result<Arc<Self>, PortError> {
-        let file = File::create(path)
-            .map_err(|error| PortError::unavailable(format!("the console's log {} can't be written: {error}", path.display())))?;
+        let file = File::create(path).map_err(|error| {
+            PortError::unavailable(format!("the console's log {} can't be written: {error}", path.display()))
+        })?;
         Ok(Arc::new(Self { file: Mutex::new((file, 0)), last: LastLines::new(8), keys: Mutex::default() }))
     }
 
@@ -110,7 +111,9 @@ impl Trust for GuestKey {
             return Verdict::Trusted;
         }
         match printed {
-            Some(_) => Verdict::Refused(format!("the guest shows the host key {seen}, but printed another one on its console")),
+            Some(_) => {
+                Verdict::Refused(format!("the guest shows the host key {seen}, but printed another one on its console"))
+            }
             None => Verdict::Unknown(format!(
                 "the guest shows the host key {seen}, which was neither given to it nor printed on its console; an image without \
                  systemd 252 and without cloud-init needs `boot.host_key: first-seen`"

@@ -56,6 +56,15 @@ impl Disks {
         self.machines().join(build.0.to_string())
     }
 
+    /// Removes a directory of a build, and the build's own with the last one. Doing it twice is success.
+    pub(super) fn remove_of_build(&self, directory: &Path) -> Result<(), PortError> {
+        remove_directory(directory)?;
+        let build = directory.parent().filter(|build| build.parent() == Some(&self.machines()));
+        // Another machine of the build may be in it, or it is gone already.
+        let _not_empty = build.map(std::fs::remove_dir);
+        Ok(())
+    }
+
     /// The id of a base image.
     pub(super) fn base_id(sha256: &Digest) -> DiskId {
         DiskId::new(format!("{BASE}{}", sha256.hex()))
@@ -244,7 +253,9 @@ fn file_name(disk: &DiskId) -> Result<String, PortError> {
     let id = disk.as_str();
     let good = id.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-');
     if id.is_empty() || id.len() > 200 || !good {
-        return Err(PortError::refused(format!("{id:?} can't be the id of a disk: it is lower-case letters, digits and `-`")));
+        return Err(PortError::refused(format!(
+            "{id:?} can't be the id of a disk: it is lower-case letters, digits and `-`"
+        )));
     }
     Ok(format!("{id}.qcow2"))
 }

@@ -107,7 +107,8 @@ impl Download<'_> {
 
     /// The last answer after all redirects. Each hop is looked at by us: no library decides where we go.
     async fn get(&self, had: u64) -> Result<Response, PortError> {
-        let mut url: Url = self.url.parse().map_err(|error| PortError::failed(format!("{} is no URL: {error}", self.url)))?;
+        let mut url: Url =
+            self.url.parse().map_err(|error| PortError::failed(format!("{} is no URL: {error}", self.url)))?;
         for _ in 0..=REDIRECTS {
             self.permit(&url)?;
             let client = self.client()?;
@@ -118,7 +119,9 @@ impl Download<'_> {
             match target.filter(|_| response.status().is_redirection()) {
                 None => return Ok(response),
                 Some(target) => {
-                    url = url.join(target).map_err(|error| PortError::failed(format!("{url} redirects to no URL: {error}")))?;
+                    url = url
+                        .join(target)
+                        .map_err(|error| PortError::failed(format!("{url} redirects to no URL: {error}")))?;
                 }
             }
         }
@@ -126,7 +129,8 @@ impl Download<'_> {
     }
 
     fn client(&self) -> Result<Client, PortError> {
-        let builder = Client::builder().redirect(Policy::none()).no_proxy().connect_timeout(CONNECT).read_timeout(SILENCE);
+        let builder =
+            Client::builder().redirect(Policy::none()).no_proxy().connect_timeout(CONNECT).read_timeout(SILENCE);
         let builder = if self.allow_private { builder } else { builder.dns_resolver(PublicOnly) };
         builder.build().map_err(|error| PortError::unavailable(format!("no HTTP client: {error}")))
     }
@@ -138,10 +142,10 @@ impl Download<'_> {
         let host = url.host_str().unwrap_or_default();
         let address: Option<IpAddr> = host.trim_matches(['[', ']']).parse().ok();
         match address {
-            Some(address) if !self.allow_private && !is_public(address) => Err(PortError::refused(format!(
-                "{url} is at {address}, an address of the inside of a network"
-            ))
-            .help(ALLOW)),
+            Some(address) if !self.allow_private && !is_public(address) => {
+                Err(PortError::refused(format!("{url} is at {address}, an address of the inside of a network"))
+                    .help(ALLOW))
+            }
             _ => Ok(()),
         }
     }
@@ -204,7 +208,8 @@ fn is_public(address: IpAddr) -> bool {
 
 fn is_public_v4(address: Ipv4Addr) -> bool {
     let [a, b, c, _] = address.octets();
-    let special = matches!((a, b, c), (0 | 10 | 127 | 224.., _, _) | (100, 64..128, _) | (192, 0, 0) | (198, 18..20, _));
+    let special =
+        matches!((a, b, c), (0 | 10 | 127 | 224.., _, _) | (100, 64..128, _) | (192, 0, 0) | (198, 18..20, _));
     !(special || address.is_private() || address.is_link_local() || address.is_documentation())
 }
 

@@ -58,8 +58,9 @@ impl QemuMachine {
         };
         match self.guest.run(&command, &[], lines, wait).await? {
             exit if exit.is_success() => Ok(()),
-            exit => Err(PortError::failed(format!("sealing failed in the guest: {exit}"))
-                .help("its output is in the log; a user other than root needs `sudo` without a password until the end")),
+            exit => Err(PortError::failed(format!("sealing failed in the guest: {exit}")).help(
+                "its output is in the log; a user other than root needs `sudo` without a password until the end",
+            )),
         }
     }
 
@@ -103,11 +104,7 @@ impl Machine for QemuMachine {
 
     async fn destroy(&mut self) -> Result<(), PortError> {
         self.guest.vm.kill().await;
-        super::disks::remove_directory(&self.directory)?;
-        // The directory of the build goes with its last machine.
-        let build = self.directory.parent().filter(|build| build.parent() == Some(&self.disks.machines()));
-        let _not_empty = build.map(std::fs::remove_dir);
-        Ok(())
+        self.disks.remove_of_build(&self.directory)
     }
 }
 
@@ -121,11 +118,11 @@ impl QemuGuest {
             Ok(State::Ended(Exit::Code(0), _)) => PortError::failed(format!("the guest powered off during {what}"))
                 .help(format!("a step must not power its machine off: sealing does; {}", self.vm.console.last())),
             Ok(State::Ended(exit, said)) => {
-                PortError::unavailable(format!("QEMU ended during {what} with {exit}: {said}")).help(self.vm.console.last())
+                PortError::unavailable(format!("QEMU ended during {what} with {exit}: {said}"))
+                    .help(self.vm.console.last())
             }
-            Ok(State::Stuck(event)) => {
-                PortError::unavailable(format!("the guest stood still during {what}: {event}")).help(self.vm.console.last())
-            }
+            Ok(State::Stuck(event)) => PortError::unavailable(format!("the guest stood still during {what}: {event}"))
+                .help(self.vm.console.last()),
             Ok(State::Running) | Err(_) => {
                 let help = format!("{}; {}", error.help, self.vm.console.last());
                 error.help(help)

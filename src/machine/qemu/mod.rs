@@ -146,8 +146,10 @@ impl Driver for Qemu {
         Program::new("qemu-img", &tag).arg("--version").read(64 * 1024, &wait).await?;
         let on = match self.accelerator.try_lock().map(|decided| *decided) {
             Ok(Some(accelerator)) => accelerator.word().to_owned(),
-            _ => accelerator::remembered(&self.settings.state_dir)
-                .map_or_else(|| "accelerator not known yet".to_owned(), |finding| finding.accelerator.word().to_owned()),
+            _ => accelerator::remembered(&self.settings.state_dir).map_or_else(
+                || "accelerator not known yet".to_owned(),
+                |finding| finding.accelerator.word().to_owned(),
+            ),
         };
         Ok(format!("QEMU {version}, {on}"))
     }
@@ -161,8 +163,7 @@ impl Driver for Qemu {
     }
 
     async fn boot(&self, order: &MachineOrder, lines: &Lines, wait: &Wait) -> Result<Box<dyn Machine>, PortError> {
-        let machine = wait.run("booting", self.boot_machine(order, lines, wait)).await?;
-        Ok(Box::new(machine))
+        Ok(Box::new(self.boot_machine(order, lines, wait).await?))
     }
 
     async fn publish(

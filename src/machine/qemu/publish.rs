@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde_json::json;
 
 use super::Qemu;
-use super::disks::{Disks, keep, remove_directory, sum_of, trouble, write_whole};
+use super::disks::{Disks, keep, sum_of, trouble, write_whole};
 use crate::blocking;
 use crate::domain::id::DiskId;
 use crate::domain::image::ImageCopy;
@@ -48,7 +48,7 @@ impl Qemu {
                 .await
             }
         };
-        remove_directory(&work)?;
+        self.disks.remove_of_build(&work)?;
         let (sha256, size) = kept?;
         let copy = ImageCopy {
             driver: self.settings.name.clone(),
@@ -63,7 +63,8 @@ impl Qemu {
     /// Lets QEMU look whether what was written is whole.
     async fn compare(&self, place: &DiskId, wait: &Wait) -> Result<(), PortError> {
         let tag = Tag::shared(&self.settings.state_dir);
-        let check = Program::new("qemu-img", &tag).args(["check", "-q", "-f", "qcow2"]).arg(self.disks.image_file(place)?);
+        let check =
+            Program::new("qemu-img", &tag).args(["check", "-q", "-f", "qcow2"]).arg(self.disks.image_file(place)?);
         check.check(&(Arc::new(Nowhere) as Lines), wait).await
     }
 }

@@ -36,7 +36,8 @@ impl Header {
     /// # Errors
     /// When it can't be read, or is not one of qcow2 version 2 or 3.
     pub(super) fn read(path: &Path) -> Result<Self, PortError> {
-        let unreadable = |error: std::io::Error| PortError::failed(format!("{} can't be read: {error}", path.display()));
+        let unreadable =
+            |error: std::io::Error| PortError::failed(format!("{} can't be read: {error}", path.display()));
         let file = File::open(path).map_err(unreadable)?;
         // All that a header and its names can take lies in the first cluster, of 2 MiB at most; 64 KiB is the default.
         let mut head = vec![0; 64 * 1024];
@@ -105,9 +106,8 @@ fn data_file(head: &[u8], length: u32) -> Result<Option<String>, String> {
     let mut at = u64::from(length);
     loop {
         let position = usize::try_from(at).map_err(|_| "an extension is too long".to_owned())?;
-        let (kind, size) = match (u32_at(head, position), u32_at(head, position + 4)) {
-            (Ok(kind), Ok(size)) => (kind, size),
-            _ => return Err("its header extensions have no end".to_owned()),
+        let (Ok(kind), Ok(size)) = (u32_at(head, position), u32_at(head, position + 4)) else {
+            return Err("its header extensions have no end".to_owned());
         };
         match kind {
             0 => return Ok(None),
@@ -141,7 +141,8 @@ mod tests {
 
     fn create(directory: &Path, name: &str, args: &[&str]) -> std::path::PathBuf {
         let path = directory.join(name);
-        let made = Command::new("qemu-img").args(["create", "-q", "-f", "qcow2"]).args(args).arg(&path).arg("64M").status();
+        let made =
+            Command::new("qemu-img").args(["create", "-q", "-f", "qcow2"]).args(args).arg(&path).arg("64M").status();
         assert!(made.expect("qemu-img is there: run `scripts/setup run`").success());
         path
     }

@@ -59,7 +59,10 @@ impl Qmp {
             if let Some(event) = event_of(&message) {
                 self.events.push(event);
             } else if let Some(error) = message.get("error") {
-                return Err(PortError::failed(format!("QEMU refused {command}: {}", error["desc"].as_str().unwrap_or_default())));
+                return Err(PortError::failed(format!(
+                    "QEMU refused {command}: {}",
+                    error["desc"].as_str().unwrap_or_default()
+                )));
             } else if let Some(value) = message.get_mut("return") {
                 return Ok(value.take());
             }

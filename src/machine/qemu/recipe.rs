@@ -40,9 +40,10 @@ exec mke2fs -q -t ext4 -L root -E "offset=$1,lazy_itable_init=1,lazy_journal_ini
 "#;
 
 impl Qemu {
-    pub(super) async fn from_recipe(&self, recipe: &Recipe, lines: &Lines, wait: &Wait) -> Result<Base, PortError> {
+    pub(super) async fn base_of_recipe(&self, recipe: &Recipe, lines: &Lines, wait: &Wait) -> Result<Base, PortError> {
         check(recipe)?;
-        let files = files_archive(recipe).map_err(|error| PortError::failed(format!("the recipe's files can't be packed: {error}")))?;
+        let files = files_archive(recipe)
+            .map_err(|error| PortError::failed(format!("the recipe's files can't be packed: {error}")))?;
         let index = self.disks.bases().join(format!("recipe-{}.json", digest(recipe, &files).hex()));
         let known = std::fs::read_to_string(&index).ok().and_then(|sum| sum.trim().parse().ok());
         if let Some(base) = known.map(|sum| self.made(sum)).transpose()?.flatten() {
@@ -51,14 +52,24 @@ impl Qemu {
         let work = self.disks.work().join(format!("recipe-{}", uuid::Uuid::new_v4().simple()));
         std::fs::create_dir(&work).map_err(|error| trouble("made", &work, &error))?;
         let made = self.cook(recipe, &files, &work, lines, wait).await;
-        let cleaned = { let work = work.clone(); blocking::run(move || remove_directory(&work)).await };
+        let cleaned = {
+            let work = work.clone();
+            blocking::run(move || remove_directory(&work)).await
+        };
         let sha256 = made?;
         cleaned?;
         write_whole(&index, format!("{}\n", sha256.hex()).as_bytes())?;
         self.made(sha256)?.ok_or_else(|| PortError::unavailable("the base image that was just made has vanished"))
     }
 
-    async fn cook(&self, recipe: &Recipe, files: &[u8], work: &Path, lines: &Lines, wait: &Wait) -> Result<Digest, PortError> {
+    async fn cook(
+        &self,
+        recipe: &Recipe,
+        files: &[u8],
+        work: &Path,
+        lines: &Lines,
+        wait: &Wait,
+    ) -> Result<Digest, PortError> {
         let tag = Tag::shared(&self.settings.state_dir);
         let quiet: Lines = Arc::new(Nowhere);
         std::fs::write(work.join("files.tar"), files).map_err(|error| trouble("written", work, &error))?;
@@ -72,7 +83,8 @@ impl Qemu {
         let raw = work.join("disk.raw");
         make_raw(&raw)?;
         let blocks = (SIZE - START) / 1024;
-        let shell = if is_root() { Program::new("sh", &tag) } else { Program::new("fakeroot", &tag).args(["--", "sh"]) };
+        let shell =
+            if is_root() { Program::new("sh", &tag) } else { Program::new("fakeroot", &tag).args(["--", "sh"]) };
         let shell = shell.directory(work).args(["-c", MAKE_FILE_SYSTEM, "sh"]);
         shell.arg(START.to_string()).arg(blocks.to_string()).check(lines, wait).await?;
         write_loader(&raw, &work.join("core.img"))?;
@@ -109,7 +121,8 @@ fn check(recipe: &Recipe) -> Result<(), PortError> {
     for file in &recipe.files {
         let inside = relative(&file.to).ok_or(());
         let link = |other: &RecipeFile| matches!(other.content, RecipeContent::Link { .. });
-        let below = |other: &RecipeFile| file.to.strip_prefix(other.to.as_str()).is_some_and(|rest| rest.starts_with('/'));
+        let below =
+            |other: &RecipeFile| file.to.strip_prefix(other.to.as_str()).is_some_and(|rest| rest.starts_with('/'));
         if inside.is_err() {
             return refuse(format!("{:?} is not an absolute path without `.` and `..`", file.to));
         }
@@ -152,7 +165,8 @@ fn files_archive(recipe: &Recipe) -> std::io::Result<Vec<u8>> {
             file(path, *mode & 0o7777, text)?;
         }
     }
-    let ours = rootfs::LINKS.into_iter().filter(|(path, _)| !recipe.files.iter().any(|file| relative(&file.to) == Some(path)));
+    let ours =
+        rootfs::LINKS.into_iter().filter(|(path, _)| !recipe.files.iter().any(|file| relative(&file.to) == Some(path)));
     let theirs = recipe.files.iter().filter_map(|file| match &file.content {
         RecipeContent::Link { target } => Some((relative(&file.to)?, target.as_str())),
         RecipeContent::Text { .. } => None,
@@ -167,7 +181,13 @@ fn files_archive(recipe: &Recipe) -> std::io::Result<Vec<u8>> {
 fn digest(recipe: &Recipe, files: &[u8]) -> Digest {
     let mut packages = packages(recipe);
     packages.sort_unstable();
-    let text = format!("{SCHEME}\n{}\n{}\n{}\n{}\n{SIZE}\n", recipe.suite, packages.join(","), rootfs::CLEAN, rootfs::GRUB_EARLY);
+    let text = format!(
+        "{SCHEME}\n{}\n{}\n{}\n{}\n{SIZE}\n",
+        recipe.suite,
+        packages.join(","),
+        rootfs::CLEAN,
+        rootfs::GRUB_EARLY
+    );
     Digest::of(&[text.as_bytes(), files].concat())
 }
 
@@ -181,8 +201,16 @@ fn mmdebstrap(recipe: &Recipe, sources: &str, work: &Path, tag: &Tag) -> Result<
     let list = work.join("sources.list");
     std::fs::write(&list, sources).map_err(|error| trouble("written", &list, &error))?;
     let mode = if is_root() { "--mode=root" } else { "--mode=fakechroot" };
-    let mut program = Program::new("mmdebstrap", tag).directory(work).env("TMPDIR", work).args([mode, "--variant=minbase", "--format=tar"]);
-    program = program.args(["--dpkgopt=force-unsafe-io", "--aptopt=Acquire::Languages \"none\"", "--aptopt=Acquire::Retries \"3\""]);
+    let mut program = Program::new("mmdebstrap", tag).directory(work).env("TMPDIR", work).args([
+        mode,
+        "--variant=minbase",
+        "--format=tar",
+    ]);
+    program = program.args([
+        "--dpkgopt=force-unsafe-io",
+        "--aptopt=Acquire::Languages \"none\"",
+        "--aptopt=Acquire::Retries \"3\"",
+    ]);
     for kind in ["doc", "man", "info", "locale"] {
         program = program.arg(format!("--dpkgopt=path-exclude=/usr/share/{kind}/*"));
     }
@@ -211,7 +239,8 @@ fn entries(suite: &str, listed: &str) -> String {
         let [release, uri, component, origin] = words[..] else { continue };
         // Sources on removable media or in the host's files are not there while the image is made.
         if origin == "Debian" && uri.starts_with("http") && suites.iter().any(|suite| suite == release) {
-            let entry = format!("deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] {uri} {release} {component}\n");
+            let entry =
+                format!("deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] {uri} {release} {component}\n");
             if !entries.contains(&entry) {
                 entries.push(entry);
             }
@@ -248,7 +277,8 @@ fn first_sector(code: &[u8]) -> [u8; 512] {
     sector[..code.len()].copy_from_slice(code);
     let (start, length) = (sectors(START), sectors(SIZE - START));
     // Bootable, no address in cylinders, Linux, first sector, number of sectors.
-    let entry = [&[0x80, 0xfe, 0xff, 0xff, 0x83, 0xfe, 0xff, 0xff][..], &start.to_le_bytes(), &length.to_le_bytes()].concat();
+    let entry =
+        [&[0x80, 0xfe, 0xff, 0xff, 0x83, 0xfe, 0xff, 0xff][..], &start.to_le_bytes(), &length.to_le_bytes()].concat();
     sector[446..462].copy_from_slice(&entry);
     sector[510..].copy_from_slice(&[0x55, 0xaa]);
     sector
@@ -268,7 +298,10 @@ mod tests {
         Recipe {
             suite: "bookworm".to_owned(),
             packages: packages.iter().map(|name| (*name).to_owned()).collect(),
-            files: files.iter().map(|(to, content)| RecipeFile { to: (*to).to_owned(), content: content.clone() }).collect(),
+            files: files
+                .iter()
+                .map(|(to, content)| RecipeFile { to: (*to).to_owned(), content: content.clone() })
+                .collect(),
         }
     }
 
@@ -286,7 +319,9 @@ mod tests {
         assert!(check(&recipe(&["nginx-light", "libstdc++6"], &[("/etc/motd", text("hello"))])).is_ok());
         assert!(message(&recipe(&["--yes"], &[])).contains("not the name of a package"));
         assert!(message(&recipe(&["?narrow(.*)"], &[])).contains("not the name of a package"));
-        assert!(message(&Recipe { suite: "http://x".to_owned(), ..recipe(&[], &[]) }).contains("not the name of a suite"));
+        assert!(
+            message(&Recipe { suite: "http://x".to_owned(), ..recipe(&[], &[]) }).contains("not the name of a suite")
+        );
         for path in ["etc/motd", "/", "/etc/../x", "/etc//x"] {
             assert!(message(&recipe(&[], &[(path, text(""))])).contains("not an absolute path"), "{path} was taken");
         }
@@ -328,7 +363,8 @@ mod tests {
     #[test]
     fn the_command_line_runs_nothing_of_the_recipe() {
         let work = tempfile::tempdir().expect("a directory");
-        let program = mmdebstrap(&recipe(&["nginx"], &[]), "", work.path(), &Tag::shared("/nowhere")).expect("a command");
+        let program =
+            mmdebstrap(&recipe(&["nginx"], &[]), "", work.path(), &Tag::shared("/nowhere")).expect("a command");
         let text = format!("{program:?}");
         assert_eq!(text.matches("--customize-hook").count(), 2);
         assert!(text.contains(",nginx\""));

@@ -33,18 +33,29 @@ pub(super) const FILES: [(&str, u32, &str); 12] = [
     ("etc/machine-id", 0o444, ""),
     ("boot/grub/grub.cfg", 0o644, GRUB),
     ("etc/systemd/network/80-dhcp.network", 0o644, NETWORK),
-    ("etc/ssh/sshd_config.d/10-image.conf", 0o644, "# A server's name server must not slow down logins.\nUseDNS no\nPasswordAuthentication no\n"),
+    (
+        "etc/ssh/sshd_config.d/10-image.conf",
+        0o644,
+        "# A server's name server must not slow down logins.\nUseDNS no\nPasswordAuthentication no\n",
+    ),
     ("etc/systemd/system/ssh-host-key.service", 0o644, HOST_KEY_UNIT),
     ("usr/local/sbin/ssh-host-key", 0o755, HOST_KEY),
     ("etc/systemd/system/grow-root.service", 0o644, GROW_UNIT),
     ("usr/local/sbin/grow-root", 0o755, GROW),
-    ("etc/apt/apt.conf.d/20image", 0o644, "// Services start and stop as on any Debian; only translations are left out.\nAcquire::Languages \"none\";\n"),
+    (
+        "etc/apt/apt.conf.d/20image",
+        0o644,
+        "// Services start and stop as on any Debian; only translations are left out.\nAcquire::Languages \"none\";\n",
+    ),
 ];
 
 /// Links: path and target. A unit that is linked to `/dev/null` is masked.
 pub(super) const LINKS: [(&str, &str); 9] = [
     ("etc/resolv.conf", "../run/systemd/resolve/stub-resolv.conf"),
-    ("etc/systemd/system/multi-user.target.wants/systemd-networkd.service", "/lib/systemd/system/systemd-networkd.service"),
+    (
+        "etc/systemd/system/multi-user.target.wants/systemd-networkd.service",
+        "/lib/systemd/system/systemd-networkd.service",
+    ),
     ("etc/systemd/system/sockets.target.wants/systemd-networkd.socket", "/lib/systemd/system/systemd-networkd.socket"),
     ("etc/systemd/system/dbus-org.freedesktop.network1.service", "/lib/systemd/system/systemd-networkd.service"),
     ("etc/systemd/system/multi-user.target.wants/ssh-host-key.service", "/etc/systemd/system/ssh-host-key.service"),

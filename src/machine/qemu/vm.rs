@@ -72,7 +72,9 @@ impl Vm {
     /// Where the host reaches a guest's port on its loopback.
     pub(super) fn forward(&self, guest: u16) -> Result<u16, PortError> {
         let found = self.forwards.iter().find(|(from, _)| *from == guest).map(|(_, to)| *to);
-        found.ok_or_else(|| PortError::unavailable(format!("QEMU does not say where the guest's port {guest} is reached")))
+        found.ok_or_else(|| {
+            PortError::unavailable(format!("QEMU does not say where the guest's port {guest} is reached"))
+        })
     }
 
     /// What became of it so far.
@@ -129,7 +131,9 @@ async fn greet(
 fn not_started(exit: &Exit, text: &str) -> PortError {
     let error = PortError::unavailable(format!("QEMU did not start ({exit}): {text}"));
     if text.contains("KVM") || text.contains("kvm") {
-        return error.help("KVM does not work here: set `accelerator = \"tcg\"` for this driver, or let it choose with \"auto\"");
+        return error.help(
+            "KVM does not work here: set `accelerator = \"tcg\"` for this driver, or let it choose with \"auto\"",
+        );
     }
     if text.contains("annot allocate memory") || text.contains("annot set up guest memory") {
         return error.help("the machine needs more memory than is free: lower `boot.memory`, or the number of slots");

@@ -1,6 +1,6 @@
 //! From nothing to a session that may run commands: banner, host key, login.
 
-use std::io::Read;
+use std::io::{ErrorKind, Read};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
@@ -19,8 +19,10 @@ const TICK: Duration = Duration::from_millis(100);
 const BANNER: Duration = Duration::from_secs(3);
 /// How long key exchange and login may take: an emulated processor needs seconds for what others do in milliseconds.
 const HANDSHAKE: Duration = Duration::from_secs(30);
-/// How long is waited between two attempts.
+/// How long is waited between two attempts to hear anything.
 const PAUSE: Duration = Duration::from_millis(150);
+/// How long is waited after an attempt that sshd noticed: since 9.8 it shuts out who fails to log in too often.
+const LOGIN_PAUSE: Duration = Duration::from_secs(2);
 /// Host key algorithms, best first: the key that is given to guests is an ed25519 one.
 const HOST_KEYS: &str = "ssh-ed25519,ecdsa-sha2-nistp256,rsa-sha2-512,rsa-sha2-256";
 
@@ -28,6 +30,8 @@ const HOST_KEYS: &str = "ssh-ed25519,ecdsa-sha2-nistp256,rsa-sha2-512,rsa-sha2-2
 enum Trouble {
     /// It may work in a moment.
     NotYet(String),
+    /// It may work, and sshd must not be asked too often.
+    NoLogin(String),
     /// It will not.
     Final(PortError),
 }
@@ -50,16 +54,17 @@ pub(super) fn greets(address: SocketAddr, wait: &Wait) -> Result<(), PortError> 
 
 fn repeat<T>(wait: &Wait, mut attempt: impl FnMut() -> Result<T, Trouble>) -> Result<T, PortError> {
     loop {
-        let why = match attempt() {
+        let (why, pause) = match attempt() {
             Ok(value) => return Ok(value),
             Err(Trouble::Final(error)) => return Err(error),
-            Err(Trouble::NotYet(why)) => why,
+            Err(Trouble::NotYet(why)) => (why, PAUSE),
+            Err(Trouble::NoLogin(why)) => (why, LOGIN_PAUSE),
         };
+        std::thread::sleep(pause.min(wait.deadline.saturating_duration_since(Instant::now())));
         if let Some(kind) = ended(wait) {
             return Err(PortError::new(kind, format!("SSH did not answer in time: {why}"))
                 .help("the console's log shows how far the guest came; a slow guest needs a longer `boot.timeout`"));
         }
-        std::thread::sleep(PAUSE);
     }
 }
 
@@ -82,7 +87,7 @@ fn attempt(target: &SshTarget, socket: &Socket) -> Result<Connected, Trouble> {
     let host_key = shown_key(&session).ok_or_else(|| Trouble::NotYet("no host key was shown".to_owned()))?;
     match target.trust.judge(&host_key) {
         Verdict::Trusted => {}
-        Verdict::Unknown(why) => return Err(Trouble::NotYet(why)),
+        Verdict::Unknown(why) => return Err(Trouble::NoLogin(why)),
         Verdict::Refused(why) => {
             return Err(Trouble::Final(PortError::refused(why).help(
                 "something else answers at the guest's address, or the image brings a host key of its own: remove it from the image",
@@ -91,7 +96,7 @@ fn attempt(target: &SshTarget, socket: &Socket) -> Result<Connected, Trouble> {
     }
     session
         .userauth_pubkey_memory(&target.user, None, &target.key, None)
-        .map_err(|error| not_yet(&format!("login as {} failed", target.user), &error))?;
+        .map_err(|error| Trouble::NoLogin(format!("login as {} failed: {}", target.user, error.message())))?;
     session.set_timeout(millis(TICK));
     Ok(Connected { session, host_key })
 }
@@ -102,13 +107,15 @@ fn banner(address: SocketAddr, socket: &Socket) -> std::io::Result<TcpStream> {
     socket.hold(&stream)?;
     stream.set_nodelay(true)?;
     stream.set_read_timeout(Some(BANNER))?;
-    let mut head = [0; 4];
-    while stream.peek(&mut head)? < head.len() {
-        // Fewer bytes than asked for: either more are under way, or the other end has closed, which a read tells.
-        if stream.peek(&mut head)? == 0 {
-            return Err(std::io::Error::new(std::io::ErrorKind::UnexpectedEof, "the connection was closed"));
+    let (mut head, give_up) = ([0; 4], Instant::now() + BANNER);
+    loop {
+        match stream.peek(&mut head)? {
+            4.. => break,
+            0 => return Err(std::io::Error::new(ErrorKind::UnexpectedEof, "the connection was closed")),
+            // The rest is under way, or will never come.
+            _ if Instant::now() > give_up => return Err(ErrorKind::TimedOut.into()),
+            _ => std::thread::sleep(Duration::from_millis(5)),
         }
-        std::thread::sleep(Duration::from_millis(5));
     }
     if &head != b"SSH-" {
         let mut text = vec![0; 64];

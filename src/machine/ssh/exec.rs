@@ -47,7 +47,7 @@ pub(super) fn run(
     let mut channel = open(session, command, wait)?;
     let mut output = Output { command, lines, splitter: LineSplitter::default(), head: Some(Vec::new()), leader: None };
     let ran = feed
-        .map_or(Ok(()), |feed| write(&mut channel, feed, wait))
+        .map_or(Ok(()), |feed| write(session, &mut channel, feed, &mut output, wait))
         .and_then(|()| read(&mut channel, &mut output, wait))
         .and_then(|()| exit(&mut channel, &output, wait));
     output.splitter.finish(lines);
@@ -79,17 +79,23 @@ fn not_started(fault: Fault) -> Fault {
     }
 }
 
-fn write(channel: &mut Channel, feed: &dyn Feed, wait: &Wait) -> Result<(), Fault> {
-    let mut input = Input { channel, wait, stopped: None };
+fn write(
+    session: &Session,
+    channel: &mut Channel,
+    feed: &dyn Feed,
+    output: &mut Output<'_>,
+    wait: &Wait,
+) -> Result<(), Fault> {
+    let mut input = Input { session, channel, output, wait, stopped: None };
     let written = feed.write_to(&mut input).and_then(|()| input.flush());
-    if let Some(fault) = input.stopped {
+    if let Some(fault) = input.stopped.take() {
         return Err(fault);
     }
     match written {
         // The reader has gone: how it ended says why.
         Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
         Err(error) => Err(Fault::Here(PortError::failed(format!("the files to copy can't be read: {error}")))),
-        Ok(()) => patiently(wait, || channel.send_eof()),
+        Ok(()) => patiently(wait, || input.channel.send_eof()),
     }
 }
 
@@ -200,28 +206,43 @@ impl Output<'_> {
     }
 }
 
-/// The command's standard input.
-struct Input<'a> {
+/// The command's standard input. While it takes nothing, its output is read: it may be about to say why.
+struct Input<'a, 'b> {
+    session: &'a Session,
     channel: &'a mut Channel,
+    output: &'a mut Output<'b>,
     wait: &'a Wait,
     stopped: Option<Fault>,
 }
 
-impl Write for Input<'_> {
+impl Input<'_, '_> {
+    /// Reads what there is; says whether the other side has closed.
+    fn drain(&mut self) -> bool {
+        let mut buffer = vec![0; 32 * 1024];
+        self.session.set_blocking(false);
+        while let Ok(read @ 1..) = self.channel.read(&mut buffer) {
+            self.output.take(&buffer[..read]);
+        }
+        self.session.set_blocking(true);
+        self.channel.eof()
+    }
+}
+
+impl Write for Input<'_, '_> {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
         loop {
-            if self.channel.eof() {
-                return Err(ErrorKind::BrokenPipe.into());
-            }
             match self.channel.write(bytes) {
                 Ok(0) if !bytes.is_empty() => std::thread::sleep(Duration::from_millis(2)),
                 Ok(written) => return Ok(written),
                 Err(error) if matches!(error.kind(), ErrorKind::TimedOut | ErrorKind::WouldBlock) => {}
-                Err(_) if self.channel.eof() => return Err(ErrorKind::BrokenPipe.into()),
+                Err(_) if self.drain() => return Err(ErrorKind::BrokenPipe.into()),
                 Err(error) => {
                     self.stopped = Some(Fault::Lost(error.to_string()));
                     return Err(error);
                 }
+            }
+            if self.drain() {
+                return Err(ErrorKind::BrokenPipe.into());
             }
             if let Some(kind) = ended(self.wait) {
                 self.stopped = Some(Fault::Ended(kind));

@@ -20,6 +20,7 @@ use std::fmt;
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio::sync::oneshot;
@@ -27,6 +28,11 @@ use tokio_util::sync::DropGuard;
 
 use crate::engine::ports::{Exit, Guest, Lines, PortError, Wait};
 use worker::{Request, Work};
+
+/// How long a connecting thread may take to notice that the wait has ended: it may wait for a banner.
+const LATE: Duration = Duration::from_secs(4);
+/// How long a working thread may take to end what it started in the guest.
+const ENDING: Duration = Duration::from_secs(9);
 
 /// What is known of a host key that a guest shows.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -86,6 +92,28 @@ pub async fn greets(address: SocketAddr, wait: &Wait) -> Result<(), PortError> {
     crate::blocking::run(move || connect::greets(address, &theirs)).await
 }
 
+/// What the thread answers; after the wait has ended, it has so much longer to say what it was about and to tidy up.
+async fn answer<T>(
+    told: oneshot::Receiver<Result<T, PortError>>,
+    wait: &Wait,
+    longer: Duration,
+    what: &str,
+) -> Result<T, PortError> {
+    let over = async {
+        let error = tokio::select! {
+            () = wait.cancel.cancelled() => PortError::cancelled(what),
+            () = tokio::time::sleep_until(wait.deadline) => PortError::timed_out(what),
+        };
+        tokio::time::sleep(longer).await;
+        error
+    };
+    tokio::select! {
+        biased;
+        told = told => told.unwrap_or_else(|_| Err(PortError::unavailable("the SSH session is closed"))),
+        error = over => Err(error),
+    }
+}
+
 /// A wait for another thread, cancelled when the guard is dropped: with the future that it belongs to.
 fn child(wait: &Wait) -> (Wait, DropGuard) {
     let cancel = wait.cancel.child_token();
@@ -136,7 +164,7 @@ impl SshSession {
             .spawn(move || worker::serve(&target, &socket_there, &theirs, ready, &received))
             .map_err(|error| PortError::unavailable(format!("no thread for the SSH session: {error}")))?;
         let cut = CutOnDrop(socket.clone(), true);
-        let host_key = told.await.unwrap_or_else(|_| Err(PortError::unavailable("the SSH thread ended")))?;
+        let host_key = answer(told, wait, LATE, "waiting for SSH").await?;
         cut.disarm();
         guard.disarm();
         Ok(Self { requests, socket, host_key })
@@ -150,9 +178,9 @@ impl SshSession {
     async fn ask(&self, work: Work, wait: &Wait) -> Result<Exit, PortError> {
         let (reply, told) = oneshot::channel();
         let (wait, guard) = child(wait);
-        let gone = || PortError::unavailable("the SSH session is closed");
-        self.requests.send(Request { work, wait, reply }).map_err(|_| gone())?;
-        let result = told.await.unwrap_or_else(|_| Err(gone()));
+        let request = Request { work, wait: wait.clone(), reply };
+        self.requests.send(request).map_err(|_| PortError::unavailable("the SSH session is closed"))?;
+        let result = answer(told, &wait, ENDING, "work in the guest").await;
         guard.disarm();
         result
     }
@@ -200,8 +228,10 @@ impl Guest for SshSession {
         let lines: Lines = last.clone();
         match self.ask(Work::Upload { upload, lines }, wait).await? {
             exit if exit.is_success() => Ok(()),
-            exit => Err(PortError::failed(format!("{} can't be copied to {to}: {exit}: {}", from.display(), last.text()))
-                .help("a user other than root needs `sudo` without a password, or a place that is its own")),
+            exit => {
+                Err(PortError::failed(format!("{} can't be copied to {to}: {exit}: {}", from.display(), last.text()))
+                    .help("a user other than root needs `sudo` without a password, or a place that is its own"))
+            }
         }
     }
 }

@@ -25,13 +25,13 @@ impl Wrapped {
             assignments.push_str(&assignment(name, value)?);
         }
         let env = if assignments.is_empty() { String::new() } else { format!("env{assignments} ") };
-        Self::frame(command, &format!("exec {env}\"${{SHELL:-/bin/sh}}\" -c {}", quote(command)))
+        Self::frame(command, &format!("exec {env}\"${{SHELL:-/bin/sh}}\" -c {} 2>&1", quote(command)))
     }
 
     /// Frames a script of ours for `/bin/sh`, with arguments.
     pub(super) fn script(script: &str, args: &[&str]) -> Result<Self, PortError> {
         let args: String = args.iter().map(|arg| format!(" {}", quote(arg))).collect();
-        Self::frame(script, &format!("exec /bin/sh -c {} sh{args}", quote(script)))
+        Self::frame(script, &format!("exec /bin/sh -c {} sh{args} 2>&1", quote(script)))
     }
 
     fn frame(command: &str, last: &str) -> Result<Self, PortError> {
@@ -39,11 +39,15 @@ impl Wrapped {
             return Err(PortError::failed("a command can't hold a NUL"));
         }
         let mark = format!("factoryd-{}", uuid::Uuid::new_v4().simple());
-        // `exec` everywhere: sshd reports how the command itself ended, a signal included.
+        // `exec` everywhere: sshd reports how the command itself ended, a signal included. Both its streams go into one
+        // already in the guest, since sshd reads two pipes in no certain order.
         let text = format!("exec /bin/sh -c {}", quote(&format!("echo {mark} $$; {last}")));
         if text.len() > LONGEST {
-            return Err(PortError::failed(format!("a command of {} bytes is longer than a guest takes", command.len()))
-                .help("put it into a file of the bundle and use `script:`"));
+            return Err(PortError::failed(format!(
+                "a command of {} bytes is longer than a guest takes",
+                command.len()
+            ))
+            .help("put it into a file of the bundle and use `script:`"));
         }
         let summary = command.lines().map(str::trim).find(|line| !line.is_empty()).unwrap_or_default();
         Ok(Self { text, mark, summary: summary.chars().take(60).collect() })

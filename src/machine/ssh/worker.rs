@@ -72,13 +72,14 @@ fn first(target: &SshTarget, socket: &Socket, wait: &Wait) -> Result<Connected, 
     loop {
         let connected = connect(target, socket, wait)?;
         let probe = Wrapped::script("exit 0", &[])?;
-        match exec::run(&connected.session, &probe, None, &Nowhere, wait) {
+        let why = match exec::run(&connected.session, &probe, None, &Nowhere, wait) {
             Ok(exit) if exit.is_success() => return Ok(connected),
-            Err(Fault::Ended(kind)) => return Err(PortError::new(kind, "SSH logs in, but no command ran in time")),
-            _ if super::connect::ended(wait).is_some() => {
-                return Err(PortError::timed_out("the first command over SSH"));
-            }
-            _ => std::thread::sleep(Duration::from_millis(150)),
+            Ok(exit) => exit.to_string(),
+            Err(fault) => format!("{fault:?}"),
+        };
+        std::thread::sleep(Duration::from_secs(1));
+        if let Some(kind) = super::connect::ended(wait) {
+            return Err(PortError::new(kind, format!("SSH logs in, but runs no command: {why}")));
         }
     }
 }
@@ -132,8 +133,10 @@ fn told(fault: Fault, work: &Work) -> PortError {
     };
     match fault {
         Fault::NotStarted(why) => PortError::unavailable(format!("{what} can't be started in the guest: {why}")),
-        Fault::Lost(why) => PortError::unavailable(format!("the connection to the guest was lost during {what}: {why}"))
-            .help("the guest powered off, rebooted or ended its sshd: its console's log shows which"),
+        Fault::Lost(why) => {
+            PortError::unavailable(format!("the connection to the guest was lost during {what}: {why}"))
+                .help("the guest powered off, rebooted or ended its sshd: its console's log shows which")
+        }
         Fault::Ended(PortErrorKind::Cancelled) => PortError::cancelled(&what),
         Fault::Ended(_) => PortError::timed_out(&what),
         Fault::Here(error) => error,
