@@ -3,6 +3,11 @@
 mod ansible;
 pub mod collect;
 pub mod host;
+pub mod lines;
+pub mod process;
 mod pytest;
+pub mod qemu;
+pub mod reap;
 mod relay;
 pub mod sandbox;
+pub mod ssh;

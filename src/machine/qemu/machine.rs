@@ -1,0 +1,155 @@
+//! A machine of the embedded driver: its guest, how it is sealed, how it is taken away.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+
+use super::disks::Disks;
+use super::vm::{State, Vm};
+use crate::domain::id::DiskId;
+use crate::engine::ports::{Access, Exit, Guest, Lines, Machine, PortError, PortErrorKind, SealedDisk, Wait};
+use crate::machine::ssh::SshSession;
+
+/// What is run in a guest to remove its identity.
+const SEAL: &str = include_str!("seal.sh");
+/// How long a guest may take to shut down. systemd gives a service that hangs 90 seconds before it kills it.
+const SHUTDOWN: Duration = Duration::from_secs(150);
+/// How long is waited for QEMU's end before a lost connection is explained.
+const EXPLAIN: Duration = Duration::from_secs(3);
+
+/// A machine under way.
+#[derive(Debug)]
+pub(super) struct QemuMachine {
+    guest: QemuGuest,
+    access: Access,
+    /// Its directory, with the writable layer as `disk.qcow2`.
+    directory: PathBuf,
+    disks: Disks,
+    /// The disk that the layer lies on.
+    backing: DiskId,
+}
+
+/// A guest whose errors say what became of its machine.
+#[derive(Debug)]
+struct QemuGuest {
+    session: SshSession,
+    vm: Arc<Vm>,
+}
+
+impl QemuMachine {
+    pub(super) fn new(
+        session: SshSession,
+        vm: Vm,
+        access: Access,
+        directory: PathBuf,
+        disks: Disks,
+        backing: DiskId,
+    ) -> Self {
+        Self { guest: QemuGuest { session, vm: Arc::new(vm) }, access, directory, disks, backing }
+    }
+
+    async fn remove_identity(&self, lines: &Lines, wait: &Wait) -> Result<(), PortError> {
+        let quoted = format!("'{}'", SEAL.replace('\'', r"'\''"));
+        let command = match self.access.user.as_str() {
+            "root" => format!("exec /bin/sh -c {quoted}"),
+            _ => format!("exec sudo -n /bin/sh -c {quoted}"),
+        };
+        match self.guest.run(&command, &[], lines, wait).await? {
+            exit if exit.is_success() => Ok(()),
+            exit => Err(PortError::failed(format!("sealing failed in the guest: {exit}")).help(
+                "its output is in the log; a user other than root needs `sudo` without a password until the end",
+            )),
+        }
+    }
+
+    async fn shut_down(&self, lines: &Lines, wait: &Wait) -> Result<(), PortError> {
+        let sudo = if self.access.user == "root" { "" } else { "sudo -n " };
+        let command = format!("exec {sudo}systemctl poweroff");
+        // The connection may break before the answer comes: only QEMU's end tells whether it worked.
+        if let Err(error) = self.guest.session.run(&command, &[], lines, wait).await
+            && matches!(error.kind, PortErrorKind::Cancelled | PortErrorKind::TimedOut)
+        {
+            return Err(error);
+        }
+        let ended = wait.within(SHUTDOWN).run("shutting the guest down", self.guest.vm.ended()).await;
+        ended.map_err(|error| error.help(self.guest.vm.console.last()))?;
+        match self.guest.vm.state() {
+            State::Ended(Exit::Code(0), _) => Ok(()),
+            state => Err(PortError::failed(format!("the guest was not shut down cleanly: {state:?}"))),
+        }
+    }
+}
+
+#[async_trait]
+impl Machine for QemuMachine {
+    fn access(&self) -> &Access {
+        &self.access
+    }
+
+    fn guest(&self) -> &dyn Guest {
+        &self.guest
+    }
+
+    async fn seal(&mut self, keep: &DiskId, lines: &Lines, wait: &Wait) -> Result<SealedDisk, PortError> {
+        self.disks.refuse_if_there(keep)?;
+        self.remove_identity(lines, wait).await?;
+        self.shut_down(lines, wait).await?;
+        let bytes = self.disks.keep_layer(&self.directory.join("disk.qcow2"), keep).await?;
+        let backing = self.disks.chain(&self.backing)?;
+        self.destroy().await?;
+        Ok(SealedDisk { disk: keep.clone(), bytes, backing })
+    }
+
+    async fn destroy(&mut self) -> Result<(), PortError> {
+        self.guest.vm.kill().await;
+        self.disks.remove_of_build(&self.directory)
+    }
+}
+
+impl QemuGuest {
+    /// Says what became of the machine, where that is why the connection was lost.
+    async fn explain(&self, error: PortError, what: &str) -> PortError {
+        if error.kind != PortErrorKind::Unavailable {
+            return error;
+        }
+        match tokio::time::timeout(EXPLAIN, self.vm.over()).await {
+            Ok(State::Ended(Exit::Code(0), _)) => PortError::failed(format!("the guest powered off during {what}"))
+                .help(format!("a step must not power its machine off: sealing does; {}", self.vm.console.last())),
+            Ok(State::Ended(exit, said)) => {
+                PortError::unavailable(format!("QEMU ended during {what} with {exit}: {said}"))
+                    .help(self.vm.console.last())
+            }
+            Ok(State::Stuck(event)) => PortError::unavailable(format!("the guest stood still during {what}: {event}"))
+                .help(self.vm.console.last()),
+            Ok(State::Running) | Err(_) => {
+                let help = format!("{}; {}", error.help, self.vm.console.last());
+                error.help(help)
+            }
+        }
+    }
+}
+
+#[async_trait]
+impl Guest for QemuGuest {
+    async fn run(
+        &self,
+        command: &str,
+        env: &[(String, String)],
+        lines: &Lines,
+        wait: &Wait,
+    ) -> Result<Exit, PortError> {
+        match self.session.run(command, env, lines, wait).await {
+            Ok(exit) => Ok(exit),
+            Err(error) => Err(self.explain(error, "a command").await),
+        }
+    }
+
+    async fn upload(&self, from: &std::path::Path, to: &str, mode: Option<u32>, wait: &Wait) -> Result<(), PortError> {
+        match self.session.upload(from, to, mode, wait).await {
+            Ok(()) => Ok(()),
+            Err(error) => Err(self.explain(error, "the copying of files").await),
+        }
+    }
+}

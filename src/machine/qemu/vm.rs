@@ -1,0 +1,180 @@
+//! One QEMU process under way: started, watched by a task of its own, and ended with everything it has.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::UnixListener;
+use tokio::sync::watch;
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+use super::args::{Hardware, PROGRAM};
+use super::console::Console;
+use super::qmp::{self, Qmp};
+use crate::engine::ports::{Exit, Lines, PortError, Wait};
+use crate::machine::lines::LastLines;
+use crate::machine::process::{Program, Running, Tag};
+
+/// How long QEMU may take from its start to its first answer.
+const START: Duration = Duration::from_secs(30);
+
+/// What became of a QEMU process.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum State {
+    /// The guest runs, or boots again.
+    Running,
+    /// The guest's processors stand still, and QEMU waits for somebody: the accelerator failed, or the guest panicked.
+    Stuck(String),
+    /// The process has ended, after these events.
+    Ended(Exit, String),
+}
+
+/// A QEMU process. Dropping it ends it.
+#[derive(Debug)]
+pub(super) struct Vm {
+    /// Guest ports and where the host reaches them on its loopback.
+    pub(super) forwards: Vec<(u16, u16)>,
+    /// The guest's console.
+    pub(super) console: Arc<Console>,
+    state: watch::Receiver<State>,
+    stop: CancellationToken,
+    _stop_when_dropped: DropGuard,
+}
+
+impl Vm {
+    /// Starts QEMU and waits until it says where the guest's ports are.
+    pub(super) async fn start(
+        hardware: &Hardware<'_>,
+        directory: &Path,
+        console: Arc<Console>,
+        tag: &Tag,
+        wait: &Wait,
+    ) -> Result<Self, PortError> {
+        let listener = qmp::listen(hardware.qmp)?;
+        let errors = Arc::new(LastLines::new(5));
+        let (to_console, to_errors): (Lines, Lines) = (console.clone(), errors.clone());
+        let program = Program::new(PROGRAM, tag).args(hardware.args()).directory(directory);
+        let mut running = program.spawn_apart(&to_console, &to_errors)?;
+        let greeted = wait.within(START).run("starting QEMU", greet(&listener, &mut running, &errors)).await;
+        let (qmp, forwards) = match greeted {
+            Ok(greeted) => greeted,
+            Err(error) => {
+                running.stop().await;
+                return Err(error);
+            }
+        };
+        let (report, state) = watch::channel(State::Running);
+        let stop = CancellationToken::new();
+        tokio::spawn(supervise(running, qmp, stop.clone(), report, errors));
+        Ok(Self { forwards, console, state, stop: stop.clone(), _stop_when_dropped: stop.drop_guard() })
+    }
+
+    /// Where the host reaches a guest's port on its loopback.
+    pub(super) fn forward(&self, guest: u16) -> Result<u16, PortError> {
+        let found = self.forwards.iter().find(|(from, _)| *from == guest).map(|(_, to)| *to);
+        found.ok_or_else(|| {
+            PortError::unavailable(format!("QEMU does not say where the guest's port {guest} is reached"))
+        })
+    }
+
+    /// What became of it so far.
+    pub(super) fn state(&self) -> State {
+        self.state.borrow().clone()
+    }
+
+    /// Waits until the guest runs no more, one way or the other. May be dropped and called again.
+    pub(super) async fn over(&self) -> State {
+        let mut state = self.state.clone();
+        let over = state.wait_for(|state| *state != State::Running).await.map(|state| state.clone());
+        over.unwrap_or_else(|_| State::Ended(Exit::Code(-1), "its watcher has ended".to_owned()))
+    }
+
+    /// Waits until the process has ended.
+    pub(super) async fn ended(&self) -> Result<(), PortError> {
+        let mut state = self.state.clone();
+        // A watcher that is gone has ended its process before.
+        let _ended = state.wait_for(|state| matches!(state, State::Ended(..))).await;
+        Ok(())
+    }
+
+    /// Ends the process at once and waits for its end.
+    pub(super) async fn kill(&self) {
+        self.stop.cancel();
+        let _always_ok = self.ended().await;
+    }
+}
+
+async fn greet(
+    listener: &UnixListener,
+    running: &mut Running,
+    errors: &LastLines,
+) -> Result<(Qmp, Vec<(u16, u16)>), PortError> {
+    let hello = async {
+        let mut qmp = Qmp::accept(listener).await?;
+        let forwards = qmp.forwards().await?;
+        Ok((qmp, forwards))
+    };
+    tokio::select! {
+        biased;
+        exit = running.wait() => Err(not_started(&exit?, &errors.text())),
+        hello = hello => match hello {
+            Ok(hello) => Ok(hello),
+            // The monitor breaks off when QEMU gives up: what it wrote says more.
+            Err(error) => match tokio::time::timeout(Duration::from_secs(2), running.wait()).await {
+                Ok(exit) => Err(not_started(&exit?, &errors.text())),
+                Err(_) => Err(error),
+            },
+        },
+    }
+}
+
+fn not_started(exit: &Exit, text: &str) -> PortError {
+    let error = PortError::unavailable(format!("QEMU did not start ({exit}): {text}"));
+    if text.contains("KVM") || text.contains("kvm") {
+        return error.help(
+            "KVM does not work here: set `accelerator = \"tcg\"` for this driver, or let it choose with \"auto\"",
+        );
+    }
+    if text.contains("annot allocate memory") || text.contains("annot set up guest memory") {
+        return error.help("the machine needs more memory than is free: lower `boot.memory`, or the number of slots");
+    }
+    error.help("compare `qemu-system-x86_64 --version` with `qemu-img --version`; `scripts/setup run` installs both in one version")
+}
+
+async fn supervise(
+    mut running: Running,
+    mut qmp: Qmp,
+    stop: CancellationToken,
+    report: watch::Sender<State>,
+    errors: Arc<LastLines>,
+) {
+    let mut events: Vec<String> = Vec::new();
+    let mut listening = true;
+    let exit = loop {
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => {
+                running.stop().await;
+                break Ok(Exit::Signal("TERM".to_owned()));
+            }
+            exit = running.wait() => break exit,
+            event = qmp.event(), if listening => match event {
+                Ok(event) => {
+                    tracing::debug!(event, "QEMU");
+                    let stuck = event.starts_with("STOP") || event.starts_with("GUEST_PANICKED");
+                    // A guest that shuts down is stopped for a moment before QEMU ends.
+                    if stuck && !events.iter().any(|event| event.starts_with("SHUTDOWN")) {
+                        report.send_replace(State::Stuck(event.clone()));
+                    }
+                    if !event.starts_with("NIC_RX") && events.len() < 16 {
+                        events.push(event);
+                    }
+                }
+                Err(_) => listening = false,
+            },
+        }
+    };
+    let said = [events.join(", "), errors.text()].into_iter().filter(|text| !text.is_empty()).collect::<Vec<_>>();
+    let exit = exit.unwrap_or(Exit::Code(-1));
+    report.send_replace(State::Ended(exit, said.join(": ")));
+}

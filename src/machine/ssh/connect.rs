@@ -1,0 +1,139 @@
+//! From nothing to a session that may run commands: banner, host key, login.
+
+use std::io::{ErrorKind, Read};
+use std::net::{SocketAddr, TcpStream};
+use std::time::Duration;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use ssh2::{MethodType, Session};
+use tokio::time::Instant;
+
+use super::{Socket, SshTarget, Verdict};
+use crate::engine::ports::{PortError, PortErrorKind, Wait};
+
+/// How long one call of libssh2 may block once the session is up. Cancelling takes at most this long.
+const TICK: Duration = Duration::from_millis(100);
+/// How long a TCP connection or a banner is waited for before a new connection is tried. QEMU's user-mode network
+/// accepts connections before the guest does, and one accepted too early may never be answered.
+const BANNER: Duration = Duration::from_secs(3);
+/// How long key exchange and login may take: an emulated processor needs seconds for what others do in milliseconds.
+const HANDSHAKE: Duration = Duration::from_secs(30);
+/// How long is waited between two attempts to hear anything.
+const PAUSE: Duration = Duration::from_millis(150);
+/// How long is waited after an attempt that sshd noticed: since 9.8 it shuts out who fails to log in too often.
+const LOGIN_PAUSE: Duration = Duration::from_secs(2);
+/// Host key algorithms, best first: the key that is given to guests is an ed25519 one.
+const HOST_KEYS: &str = "ssh-ed25519,ecdsa-sha2-nistp256,rsa-sha2-512,rsa-sha2-256";
+
+/// Why one attempt did not end in a session.
+enum Trouble {
+    /// It may work in a moment.
+    NotYet(String),
+    /// It may work, and sshd must not be asked too often.
+    NoLogin(String),
+    /// It will not.
+    Final(PortError),
+}
+
+/// A session and the host key that was trusted for it.
+pub(super) struct Connected {
+    pub(super) session: Session,
+    pub(super) host_key: String,
+}
+
+/// Tries until it works or the wait ends.
+pub(super) fn connect(target: &SshTarget, socket: &Socket, wait: &Wait) -> Result<Connected, PortError> {
+    repeat(wait, || attempt(target, socket))
+}
+
+/// Waits for a banner.
+pub(super) fn greets(address: SocketAddr, wait: &Wait) -> Result<(), PortError> {
+    repeat(wait, || banner(address, &Socket::default()).map(drop).map_err(|error| Trouble::NotYet(error.to_string())))
+}
+
+fn repeat<T>(wait: &Wait, mut attempt: impl FnMut() -> Result<T, Trouble>) -> Result<T, PortError> {
+    loop {
+        let (why, pause) = match attempt() {
+            Ok(value) => return Ok(value),
+            Err(Trouble::Final(error)) => return Err(error),
+            Err(Trouble::NotYet(why)) => (why, PAUSE),
+            Err(Trouble::NoLogin(why)) => (why, LOGIN_PAUSE),
+        };
+        std::thread::sleep(pause.min(wait.deadline.saturating_duration_since(Instant::now())));
+        if let Some(kind) = ended(wait) {
+            return Err(PortError::new(kind, format!("SSH did not answer in time: {why}"))
+                .help("the console's log shows how far the guest came; a slow guest needs a longer `boot.timeout`"));
+        }
+    }
+}
+
+/// Whether a wait has ended, and how.
+pub(super) fn ended(wait: &Wait) -> Option<PortErrorKind> {
+    if wait.cancel.is_cancelled() {
+        return Some(PortErrorKind::Cancelled);
+    }
+    (Instant::now() >= wait.deadline).then_some(PortErrorKind::TimedOut)
+}
+
+fn attempt(target: &SshTarget, socket: &Socket) -> Result<Connected, Trouble> {
+    let stream = banner(target.address, socket).map_err(|error| Trouble::NotYet(format!("no SSH banner: {error}")))?;
+    let mut session = Session::new().map_err(|error| Trouble::Final(PortError::unavailable(error.to_string())))?;
+    session.set_timeout(millis(HANDSHAKE));
+    session.set_tcp_stream(stream);
+    let not_yet = |what: &str, error: &ssh2::Error| Trouble::NotYet(format!("{what}: {}", error.message()));
+    session.method_pref(MethodType::HostKey, HOST_KEYS).map_err(|error| not_yet("host key algorithms", &error))?;
+    session.handshake().map_err(|error| not_yet("key exchange failed", &error))?;
+    let host_key = shown_key(&session).ok_or_else(|| Trouble::NotYet("no host key was shown".to_owned()))?;
+    match target.trust.judge(&host_key) {
+        Verdict::Trusted => {}
+        Verdict::Unknown(why) => return Err(Trouble::NoLogin(why)),
+        Verdict::Refused(why) => {
+            return Err(Trouble::Final(PortError::refused(why).help(
+                "something else answers at the guest's address, or the image brings a host key of its own: remove it from the image",
+            )));
+        }
+    }
+    session
+        .userauth_pubkey_memory(&target.user, None, &target.key, None)
+        .map_err(|error| Trouble::NoLogin(format!("login as {} failed: {}", target.user, error.message())))?;
+    session.set_timeout(millis(TICK));
+    Ok(Connected { session, host_key })
+}
+
+/// Connects and looks at the first bytes without taking them.
+fn banner(address: SocketAddr, socket: &Socket) -> std::io::Result<TcpStream> {
+    let stream = TcpStream::connect_timeout(&address, BANNER)?;
+    socket.hold(&stream)?;
+    stream.set_nodelay(true)?;
+    stream.set_read_timeout(Some(BANNER))?;
+    let (mut head, give_up) = ([0; 4], Instant::now() + BANNER);
+    loop {
+        match stream.peek(&mut head)? {
+            4.. => break,
+            0 => return Err(std::io::Error::new(ErrorKind::UnexpectedEof, "the connection was closed")),
+            // The rest is under way, or will never come.
+            _ if Instant::now() > give_up => return Err(ErrorKind::TimedOut.into()),
+            _ => std::thread::sleep(Duration::from_millis(5)),
+        }
+    }
+    if &head != b"SSH-" {
+        let mut text = vec![0; 64];
+        let read = (&stream).read(&mut text)?;
+        let text = String::from_utf8_lossy(&text[..read]).escape_debug().to_string();
+        return Err(std::io::Error::other(format!("what answers is not SSH: {text}")));
+    }
+    stream.set_read_timeout(None)?;
+    Ok(stream)
+}
+
+fn shown_key(session: &Session) -> Option<String> {
+    let (blob, _) = session.host_key()?;
+    let length = u32::from_be_bytes(blob.get(..4)?.try_into().ok()?);
+    let kind = blob.get(4..4 + usize::try_from(length).ok()?)?;
+    Some(format!("{} {}", std::str::from_utf8(kind).ok()?, STANDARD.encode(blob)))
+}
+
+fn millis(duration: Duration) -> u32 {
+    u32::try_from(duration.as_millis()).unwrap_or(u32::MAX)
+}

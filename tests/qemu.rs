@@ -1,0 +1,311 @@
+//! The embedded driver on the real thing: a base image made from Debian's packages, real QEMU, real SSH.
+//!
+//! One test does everything, since each machine takes half a minute where there is no KVM. The base image is kept in
+//! `$FACTORYD_TEST_CACHE` (else `target/test-cache`), so that only the first run makes it.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use factoryd::domain::id::{BuildNo, DiskId, ImageId};
+use factoryd::domain::pipeline::{DiskFormat, HostKey, Recipe, RecipeContent, RecipeFile};
+use factoryd::engine::ports::{
+    Base, BaseSource, Driver, Exit, ImageOrder, LineSink, Lines, Machine, MachineOrder, PortErrorKind, Wait,
+};
+use factoryd::machine::qemu::{AcceleratorChoice, Qemu, QemuSettings};
+use sha2::{Digest as _, Sha256};
+use tokio::io::AsyncReadExt;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+/// Set in the process that plays a daemon which is killed.
+const CHILD: &str = "FACTORYD_TEST_KILLED_DAEMON";
+
+#[derive(Default)]
+struct Log(Mutex<Vec<String>>);
+
+impl LineSink for Log {
+    fn line(&self, line: &[u8]) {
+        let text = String::from_utf8_lossy(line).into_owned();
+        eprintln!("| {text}");
+        self.0.lock().expect("no panic").push(text);
+    }
+}
+
+impl Log {
+    fn text(&self) -> String {
+        std::mem::take(&mut *self.0.lock().expect("no panic")).join("\n")
+    }
+}
+
+fn wait(seconds: u64) -> Wait {
+    Wait { cancel: CancellationToken::new(), deadline: Instant::now() + Duration::from_secs(seconds) }
+}
+
+fn driver(state: &Path) -> Qemu {
+    Qemu::new(QemuSettings {
+        name: "qemu".into(),
+        state_dir: state.to_owned(),
+        accelerator: AcceleratorChoice::Auto,
+        allow_private_downloads: false,
+        largest_base: 8 << 30,
+        run_as: None,
+    })
+    .expect("the state directory can be used")
+}
+
+fn recipe() -> BaseSource {
+    let text = |to: &str, text: &str| RecipeFile {
+        to: to.to_owned(),
+        content: RecipeContent::Text { text: text.to_owned(), mode: 0o644 },
+    };
+    BaseSource::Recipe(Recipe {
+        suite: "bookworm".to_owned(),
+        packages: Vec::new(),
+        files: vec![
+            text("/etc/motd", "made from a recipe\n"),
+            text("/etc/sysusers.d/cloud.conf", "u cloud 1000 \"Cloud\" /home/cloud /bin/bash\n"),
+            text("/etc/tmpfiles.d/cloud.conf", "d /home/cloud 0755 cloud cloud -\n"),
+            text("/etc/sudoers.d/cloud", "cloud ALL=(ALL) NOPASSWD:ALL\n"),
+            RecipeFile {
+                to: "/etc/systemd/system/sysinit.target.wants/sysusers-now.service".to_owned(),
+                content: RecipeContent::Link { target: "/etc/systemd/system/sysusers-now.service".to_owned() },
+            },
+            text(
+                "/etc/systemd/system/sysusers-now.service",
+                "[Unit]\nDefaultDependencies=no\nAfter=systemd-remount-fs.service\nBefore=systemd-tmpfiles-setup.service\n\
+                 [Service]\nType=oneshot\nRemainAfterExit=yes\nExecStart=systemd-sysusers\n",
+            ),
+        ],
+    })
+}
+
+fn order(state: &Path, build: u64, role: &str, disk: &DiskId, user: &str) -> MachineOrder {
+    MachineOrder {
+        build: BuildNo(build),
+        role: role.to_owned(),
+        disk: disk.clone(),
+        cpus: 2,
+        memory: 1 << 30,
+        disk_size: Some(6 << 30),
+        user: user.to_owned(),
+        host_key: HostKey::Verified,
+        ports: vec![8080],
+        ready_within: Duration::from_secs(240),
+        console: state.join(format!("console-{role}.log")),
+    }
+}
+
+/// The base image's file in the cache: made by the recipe the first time, a base by path afterwards.
+async fn base(qemu: &Qemu, lines: &Lines) -> Base {
+    let cache = std::env::var_os("FACTORYD_TEST_CACHE")
+        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("target/test-cache"), PathBuf::from);
+    std::fs::create_dir_all(&cache).expect("a directory");
+    let BaseSource::Recipe(made) = recipe() else { unreachable!("it is a recipe") };
+    let key = factoryd::domain::id::Digest::of(
+        format!("{made:?}{}", include_str!("../src/machine/qemu/rootfs.rs")).as_bytes(),
+    );
+    let kept = cache.join(format!("base-{}.qcow2", &key.hex()[..16]));
+    if !kept.exists() {
+        let scratch = tempfile::tempdir_in(&cache).expect("a directory");
+        let maker = driver(&scratch.path().canonicalize().expect("a path").join("s"));
+        let made = maker.base(&recipe(), lines, &wait(900)).await.expect("a base image from the recipe");
+        let again = maker.base(&recipe(), lines, &wait(5)).await.expect("the second time costs nothing");
+        assert_eq!(made, again);
+        let mut reader = maker.read(&made.disk).await.expect("its bytes");
+        let mut file = tokio::fs::File::create(kept.with_extension("part")).await.expect("a file");
+        tokio::io::copy(&mut reader, &mut file).await.expect("copied");
+        std::fs::rename(kept.with_extension("part"), &kept).expect("renamed");
+    }
+    let source = BaseSource::File { path: kept, format: DiskFormat::Qcow2 };
+    qemu.base(&source, lines, &wait(300)).await.expect("a base image by path")
+}
+
+async fn run(machine: &dyn Machine, command: &str, log: &Arc<Log>) -> String {
+    let lines: Lines = log.clone();
+    log.text();
+    let exit = machine.guest().run(command, &[], &lines, &wait(120)).await.expect("it runs");
+    assert_eq!(exit, Exit::Code(0), "{command}");
+    log.text()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_machine_is_made_sealed_cloned_published_and_released() {
+    let scratch = tempfile::tempdir().expect("a directory");
+    let state = scratch.path().canonicalize().expect("a path");
+    let log = Arc::new(Log::default());
+    let lines: Lines = log.clone();
+    let qemu = driver(&state.join("s"));
+    let base = base(&qemu, &lines).await;
+    let settings = qemu.settings().await.expect("settings");
+    eprintln!("{settings:?}; {}", qemu.health().await.expect("healthy"));
+    assert_eq!(
+        settings.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>(),
+        ["accelerator", "cpu", "machine", "qemu"]
+    );
+
+    // Build 1 provisions as a user who is not root, and its last step deletes the key.
+    let began = Instant::now();
+    let mut machine =
+        qemu.boot(&order(&state, 1, "provision", &base.disk, "cloud"), &lines, &wait(300)).await.expect("a machine");
+    eprintln!("booted in {:?}", began.elapsed());
+    assert_eq!(run(&*machine, "id -un; cat /etc/motd", &log).await, "cloud\nmade from a recipe");
+    assert_eq!(qemu.tagged().await.expect("tags"), [BuildNo(1)]);
+    let grown = run(&*machine, "df --output=size -B1M / | tail -1", &log).await;
+    assert!(grown.trim().parse::<u64>().expect("MiB") > 5000, "the root file system did not grow: {grown} MiB");
+    upload(&*machine, scratch.path(), &log).await;
+    let first = run(&*machine, "cat /etc/machine-id; cat /etc/ssh/ssh_host_ed25519_key.pub", &log).await;
+    assert!(first.contains(&machine.access().host_key), "the host key is the one that was given");
+    run(&*machine, "printf 'for root only\\n' | sudo tee /etc/proof > /dev/null; rm ~/.ssh/authorized_keys", &log)
+        .await;
+    let sealed = DiskId::new("sealed-1");
+    let kept = machine.seal(&sealed, &lines, &wait(240)).await.expect("sealed");
+    assert_eq!(kept.backing, std::slice::from_ref(&base.disk));
+    assert!(kept.bytes > 0 && qemu.has(&sealed).await.expect("looked"));
+    assert!(qemu.tagged().await.expect("tags").is_empty());
+
+    // Build 2 tests a clone, as root: it is another machine with the same content, and can't change the sealed disk.
+    let mut clone = qemu.boot(&order(&state, 2, "test", &sealed, "root"), &lines, &wait(300)).await.expect("a clone");
+    let second = run(&*clone, "cat /etc/machine-id; cat /etc/ssh/ssh_host_ed25519_key.pub", &log).await;
+    assert!(first.lines().zip(second.lines()).all(|(first, second)| first != second), "{first}\n{second}");
+    assert_eq!(run(&*clone, "cat /etc/proof; ls -A /home/cloud/.ssh", &log).await, "for root only");
+    reaches_its_port(&*clone).await;
+    powers_off(&*clone, &log).await;
+    clone.destroy().await.expect("destroyed");
+    clone.destroy().await.expect("twice is success");
+
+    a_guest_that_never_answers_is_given_up(&qemu, &state, &lines).await;
+    publishes(&qemu, &sealed, &base, &lines).await;
+    a_killed_daemon_leaves_nothing(&state, &qemu, &base).await;
+}
+
+async fn upload(machine: &dyn Machine, scratch: &Path, log: &Arc<Log>) {
+    let from = scratch.join("files");
+    std::fs::create_dir_all(from.join("deep")).expect("a directory");
+    std::fs::write(from.join("deep/file"), "content").expect("written");
+    std::os::unix::fs::symlink("deep/file", from.join("link")).expect("linked");
+    let guest = machine.guest();
+    guest.upload(&from, "/opt/new/files", None, &wait(60)).await.expect("a directory where only root may write");
+    guest.upload(&from.join("deep/file"), "/etc/one.conf", Some(0o640), &wait(60)).await.expect("a file");
+    let seen =
+        run(machine, "sudo cat /etc/one.conf; echo; stat -c '%a %U' /etc/one.conf; cat /opt/new/files/link", log).await;
+    assert_eq!(seen, "content\n640 root\ncontent");
+}
+
+async fn reaches_its_port(machine: &dyn Machine) {
+    let (guest, host) = machine.access().ports[0];
+    assert_eq!(guest, 8080);
+    let serve = "setsid python3 -m http.server 8080 > /dev/null 2>&1 < /dev/null & \
+        until python3 -c 'import urllib.request as u; u.urlopen(\"http://127.0.0.1:8080\")' 2> /dev/null; do sleep 0.2; done";
+    machine.guest().run(serve, &[], &(Arc::new(Log::default()) as Lines), &wait(60)).await.expect("it serves");
+    let page = reqwest::get(format!("http://127.0.0.1:{host}/")).await.expect("an answer");
+    assert!(page.status().is_success());
+}
+
+async fn powers_off(machine: &dyn Machine, log: &Arc<Log>) {
+    let lines: Lines = log.clone();
+    let error =
+        machine.guest().run("systemctl poweroff; sleep 600", &[], &lines, &wait(120)).await.expect_err("it is off");
+    assert_eq!(error.message, "the guest powered off during a command");
+    assert!(error.help.contains("console"), "{}", error.help);
+}
+
+async fn a_guest_that_never_answers_is_given_up(qemu: &Qemu, state: &Path, lines: &Lines) {
+    let empty = state.join("empty.raw");
+    std::fs::write(&empty, vec![0; 1 << 20]).expect("written");
+    let source = BaseSource::File { path: empty, format: DiskFormat::Raw };
+    let empty = qemu.base(&source, lines, &wait(60)).await.expect("a base image").disk;
+    let silent = MachineOrder { ready_within: Duration::from_secs(6), ..order(state, 4, "test", &empty, "root") };
+    let error = qemu.boot(&silent, lines, &wait(60)).await.err().expect("it never answers");
+    assert_eq!(
+        (error.kind, error.message.contains("SSH did not answer in time")),
+        (PortErrorKind::TimedOut, true),
+        "{error}"
+    );
+    assert!(error.help.contains("console"), "{}", error.help);
+
+    let cancelled = wait(60);
+    let began = Instant::now();
+    let cancel = async {
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        cancelled.cancel.cancel();
+    };
+    let (booted, ()) = tokio::join!(qemu.boot(&silent, lines, &cancelled), cancel);
+    assert_eq!(booted.err().expect("cancelled").kind, PortErrorKind::Cancelled);
+    assert!(began.elapsed() < Duration::from_secs(12));
+    let small = MachineOrder { disk_size: Some(4096), ..silent };
+    let error = qemu.boot(&small, lines, &wait(60)).await.err().expect("refused");
+    assert!(error.message.contains("smaller than its base image"), "{error}");
+    assert!(qemu.tagged().await.expect("tags").is_empty());
+    qemu.remove(&empty).await.expect("removed");
+}
+
+async fn publishes(qemu: &Qemu, sealed: &DiskId, base: &Base, lines: &Lines) {
+    let place = DiskId::new("image-1");
+    let order = ImageOrder {
+        build: BuildNo(3),
+        image: ImageId::new("6f6d3d4e-0000-4000-8000-000000000001"),
+        name: "debian".to_owned(),
+        properties: vec![("os_distro".to_owned(), "debian".to_owned())],
+        min_disk: 20,
+    };
+    let copy = qemu.publish(sealed, &place, &order, lines, &wait(120)).await.expect("published");
+    let mut bytes = Vec::new();
+    qemu.read(&place).await.expect("its bytes").read_to_end(&mut bytes).await.expect("read");
+    assert_eq!(copy.size, bytes.len() as u64);
+    assert_eq!(copy.sha256.0, <[u8; 32]>::from(Sha256::digest(&bytes)));
+    assert!(copy.size < 220 << 20, "{} bytes are not compact", copy.size);
+    qemu.amend(&copy.copy, &ImageOrder { name: "another".to_owned(), ..order.clone() }).await.expect("amended");
+    let again = qemu.publish(sealed, &place, &order, lines, &wait(5)).await.expect_err("never written over");
+    assert_eq!(again.kind, PortErrorKind::Refused);
+    let as_base = BaseSource::Image { disk: place.clone(), sha256: copy.sha256 };
+    assert_eq!(qemu.base(&as_base, lines, &wait(20)).await.expect("a base").virtual_size, 6 << 30);
+    let disks: Vec<DiskId> = qemu.disks().await.expect("listed").into_iter().map(|(disk, _)| disk).collect();
+    assert_eq!(disks, [base.disk.clone(), place.clone(), sealed.clone()]);
+    for disk in [&place, &place, sealed] {
+        qemu.remove(disk).await.expect("removed");
+    }
+}
+
+/// Another process boots a machine and is killed: its machine lives on until the build is released.
+async fn a_killed_daemon_leaves_nothing(state: &Path, qemu: &Qemu, base: &Base) {
+    let mut daemon = std::process::Command::new(std::env::current_exe().expect("this test"))
+        .args(["--exact", "a_daemon_to_be_killed"])
+        .env(CHILD, state)
+        .env("FACTORYD_TEST_DISK", base.disk.as_str())
+        .spawn()
+        .expect("started");
+    let socket = state.join("s/machines/9/provision/credential");
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while !(socket.exists() && qemu_runs(&state.join("s"))) {
+        assert!(Instant::now() < deadline, "the other daemon started no machine");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    daemon.kill().expect("killed");
+    daemon.wait().expect("it ended");
+    assert!(qemu_runs(&state.join("s")), "the machine should outlive its daemon");
+    assert_eq!(qemu.tagged().await.expect("tags"), [BuildNo(9)]);
+    assert!(qemu.release(BuildNo(9)).await.expect("released") >= 1);
+    assert_eq!(qemu.release(BuildNo(9)).await.expect("twice is success"), 0);
+    assert!(!qemu_runs(&state.join("s")) && !state.join("s/machines/9").exists());
+    assert!(qemu.tagged().await.expect("tags").is_empty());
+}
+
+fn qemu_runs(state: &Path) -> bool {
+    let needle = format!("{}/machines/9/provision/disk.qcow2", state.display());
+    let entries = std::fs::read_dir("/proc").expect("proc").flatten();
+    let mut lines = entries.filter_map(|entry| std::fs::read(entry.path().join("cmdline")).ok());
+    lines.any(|line| line.starts_with(b"qemu-system") && String::from_utf8_lossy(&line).contains(&needle))
+}
+
+/// Does nothing unless started by the test above.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_daemon_to_be_killed() {
+    let Some(state) = std::env::var_os(CHILD).map(PathBuf::from) else { return };
+    let disk = DiskId::new(std::env::var("FACTORYD_TEST_DISK").expect("the disk"));
+    let lines: Lines = Arc::new(Log::default());
+    let qemu = driver(&state.join("s"));
+    let booted = qemu.boot(&order(&state, 9, "provision", &disk, "root"), &lines, &wait(600)).await;
+    drop(booted);
+    tokio::time::sleep(Duration::from_secs(600)).await;
+}
