@@ -1,1 +1,470 @@
-//! Output templates.
+//! Output templates: `*.j2` as Ansible's template module renders them, `*.hbs` with handlebars, both strict.
+//!
+//! A template fails alone: the others are rendered all the same. Nothing here knows where templates come from but for
+//! [`domain::tree`](crate::domain::tree), and only [`write_all`] touches the file system.
+//!
+//! ```text
+//!  Tree ─ collect ─► Templates ─ render(&Variables) ─► Outcome { rendered, failed } ─ write_all ─► files
+//!                       │ names: result paths         jinja/ · handlebars · lint
+//! ```
+
+mod collect;
+mod handlebars;
+mod jinja;
+mod limits;
+mod lint;
+mod names;
+mod uses;
+mod variables;
+mod write;
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::time::Instant;
+
+use crate::domain::path::RepoPath;
+use crate::domain::tree::Tree;
+
+pub use variables::{Stamp, Variables};
+pub use write::{WriteError, write_all};
+
+/// A template as it was read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Template {
+    /// Where it lies, below the templates' directory.
+    pub path: RepoPath,
+    /// Its bytes.
+    pub content: Vec<u8>,
+}
+
+/// What renders a template.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Engine {
+    /// `*.j2`: constructs that are proven to render as Ansible renders them.
+    Native,
+    /// `*.hbs`: handlebars in strict mode.
+    Handlebars,
+}
+
+impl Engine {
+    /// The word for people and JSON.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Native => "native",
+            Self::Handlebars => "handlebars",
+        }
+    }
+}
+
+impl fmt::Display for Engine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+/// Why a template failed, as a program can match it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Code {
+    /// A link, too large, not UTF-8, or not readable.
+    Unreadable,
+    /// Its result would have no name, an impossible one, or that of another template's result.
+    Name,
+    /// Not a template of its language.
+    Syntax,
+    /// A construct or value that is not known to render as Ansible renders it.
+    NotNative,
+    /// A variable that does not exist was used.
+    Undefined,
+    /// A value of the wrong kind was used.
+    Value,
+    /// One of the limits was exceeded; the message names it.
+    Limit,
+}
+
+impl Code {
+    /// The word for JSON.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Unreadable => "unreadable",
+            Self::Name => "name",
+            Self::Syntax => "syntax",
+            Self::NotNative => "not-native",
+            Self::Undefined => "undefined",
+            Self::Value => "value",
+            Self::Limit => "limit",
+        }
+    }
+}
+
+/// A rendered template.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rendered {
+    /// The template, below the templates' directory.
+    pub template: RepoPath,
+    /// The result's place, below the directory that results go to.
+    pub path: RepoPath,
+    /// The result.
+    pub bytes: Vec<u8>,
+    /// What rendered it.
+    pub engine: Engine,
+    /// What looks wrong in the result; never a reason to fail.
+    pub warnings: Vec<String>,
+}
+
+/// A template that could not be rendered.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{template}:{line}:{column}: {message}")]
+pub struct Failed {
+    /// The template, below the templates' directory.
+    pub template: RepoPath,
+    /// Where its result would have gone; `None` where it has no possible name.
+    pub result: Option<RepoPath>,
+    /// The kind of failure.
+    pub code: Code,
+    /// The line, counted from 1; 1 where the whole file is meant.
+    pub line: usize,
+    /// The column in characters, counted from 1.
+    pub column: usize,
+    /// What is wrong.
+    pub message: String,
+    /// What to do about it; may be empty.
+    pub help: String,
+}
+
+/// What became of the templates of a bundle.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Outcome {
+    /// The results, in the order of the templates' paths.
+    pub rendered: Vec<Rendered>,
+    /// The failures, in the order of the templates' paths.
+    pub failed: Vec<Failed>,
+}
+
+/// The templates of a bundle, whose results have possible names that differ.
+#[derive(Clone, Debug)]
+pub struct Templates {
+    planned: Vec<Planned>,
+    failed: Vec<Failed>,
+}
+
+#[derive(Clone, Debug)]
+struct Planned {
+    source: Template,
+    result: RepoPath,
+    engine: Engine,
+}
+
+impl Templates {
+    /// Takes templates and finds where their results go; files that are no templates are left out.
+    ///
+    /// # Errors
+    /// Results without a name, or two templates with one result: then nothing may be rendered.
+    pub fn new(sources: Vec<Template>) -> Result<Self, Vec<Failed>> {
+        names::plan(sources).map(|planned| Self { planned, failed: Vec::new() })
+    }
+
+    /// Reads the templates below a directory, following no link.
+    ///
+    /// A template that is a link or too large is among the failures of [`Self::render`].
+    ///
+    /// # Errors
+    /// Those of [`Self::new`], a directory that can't be listed, or more templates than are taken.
+    pub fn collect(tree: &dyn Tree, directory: &RepoPath) -> Result<Self, Vec<Failed>> {
+        let found = collect::collect(tree, directory).map_err(|failed| vec![failed])?;
+        let mut templates = Self::new(found.templates)?;
+        templates.failed = found.failed;
+        Ok(templates)
+    }
+
+    /// How many templates there are, the unreadable ones included.
+    pub fn len(&self) -> usize {
+        self.planned.len() + self.failed.len()
+    }
+
+    /// Whether there is nothing to render.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The names of the variables that the templates may use, directly or through the texts of others.
+    ///
+    /// There may be some too many among them, and never one too few.
+    pub fn uses(&self, variables: &Variables) -> BTreeSet<String> {
+        let mut names = BTreeSet::new();
+        for planned in &self.planned {
+            uses::collect(&planned.source.content, planned.engine, variables, &mut names);
+        }
+        names
+    }
+
+    /// Renders every template, in at most five seconds for all of them together.
+    ///
+    /// A template that takes long is put off until the others are done, so that it costs them nothing.
+    pub fn render(&self, variables: &Variables) -> Outcome {
+        let worker = std::thread::Builder::new().name("render".to_owned()).stack_size(limits::STACK);
+        std::thread::scope(|scope| {
+            let thread = worker.spawn_scoped(scope, || self.render_here(variables));
+            match thread.map(std::thread::ScopedJoinHandle::join) {
+                Ok(Ok(outcome)) => outcome,
+                Ok(Err(_)) => self.all_failed("the renderer stopped in the middle"),
+                Err(error) => self.all_failed(&format!("no thread can be started: {error}")),
+            }
+        })
+    }
+
+    fn render_here(&self, variables: &Variables) -> Outcome {
+        let end = Instant::now() + limits::TIME;
+        let mut output = limits::OUTPUT_BYTES;
+        let mut results: Vec<Option<Result<Rendered, Failed>>> = self.planned.iter().map(|_| None).collect();
+        for slice in [limits::FIRST_SLICE, limits::TIME] {
+            for (planned, result) in self.planned.iter().zip(&mut results) {
+                if result.is_some() {
+                    continue;
+                }
+                let deadline = end.min(Instant::now() + slice);
+                match planned.render(variables, limits::Budget::new(deadline, output)) {
+                    Err(Halt::Late) if deadline < end => {}
+                    Err(Halt::Late) => *result = Some(Err(planned.failed(jinja::Stop::late()))),
+                    Err(Halt::Failed(failed)) => *result = Some(Err(failed)),
+                    Ok(rendered) => {
+                        output -= rendered.bytes.len();
+                        *result = Some(Ok(rendered));
+                    }
+                }
+            }
+        }
+        let mut outcome = Outcome { rendered: Vec::new(), failed: self.failed.clone() };
+        for result in results.into_iter().flatten() {
+            match result {
+                Ok(rendered) => outcome.rendered.push(rendered),
+                Err(failed) => outcome.failed.push(failed),
+            }
+        }
+        outcome.failed.sort_by(|a, b| a.template.cmp(&b.template));
+        outcome
+    }
+
+    fn all_failed(&self, why: &str) -> Outcome {
+        let stop = |planned: &Planned| planned.failed(jinja::Stop::new(Code::Limit, why, ""));
+        let failed = self.planned.iter().map(stop).chain(self.failed.iter().cloned()).collect();
+        Outcome { rendered: Vec::new(), failed }
+    }
+}
+
+enum Halt {
+    Late,
+    Failed(Failed),
+}
+
+impl Planned {
+    fn render(&self, variables: &Variables, budget: limits::Budget) -> Result<Rendered, Halt> {
+        let content = self.source.content.as_slice();
+        let rendered = match self.engine {
+            Engine::Native => jinja::render(content, variables, budget),
+            Engine::Handlebars => handlebars::render(content, variables, budget),
+        };
+        let text = rendered.map_err(|stop| match stop.is_late() {
+            true => Halt::Late,
+            false => Halt::Failed(self.failed(stop)),
+        })?;
+        let warnings = lint::warnings(&text, variables);
+        Ok(Rendered {
+            template: self.source.path.clone(),
+            path: self.result.clone(),
+            bytes: text.into_bytes(),
+            engine: self.engine,
+            warnings,
+        })
+    }
+
+    fn failed(&self, stop: jinja::Stop) -> Failed {
+        let (line, column) = stop.place(&self.source.content);
+        Failed {
+            template: self.source.path.clone(),
+            result: Some(self.result.clone()),
+            code: stop.code,
+            line,
+            column,
+            message: stop.message,
+            help: stop.help,
+        }
+    }
+}
+
+/// Reads and renders the templates below a directory of a tree.
+///
+/// # Errors
+/// Those of [`Templates::collect`]: then nothing was rendered.
+pub fn render_directory(tree: &dyn Tree, directory: &RepoPath, variables: &Variables) -> Result<Outcome, Vec<Failed>> {
+    Ok(Templates::collect(tree, directory)?.render(variables))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::value::Value;
+
+    const IMAGE: &str = "3f8a1c52-7d0e-4b7e-9d58-0a6f2c3b4d5e";
+
+    fn variables() -> Variables {
+        let bundle = Value::Map(vec![("name".into(), Value::from("web")), ("nothing".into(), Value::Null)]);
+        let file = Value::Map(vec![
+            ("bundle".into(), bundle),
+            ("title".into(), Value::from("{{ bundle.name }} & co")),
+            ("broken".into(), Value::from("{{ missing }}")),
+            ("ports".into(), Value::List(vec![Value::Int(80), Value::Int(443)])),
+        ]);
+        Variables::new(IMAGE).file(&file)
+    }
+
+    fn render(templates: &[(&str, &str)]) -> Outcome {
+        let template = |(path, text): &(&str, &str)| Template {
+            path: RepoPath::new(path).expect("inside"),
+            content: text.as_bytes().to_vec(),
+        };
+        Templates::new(templates.iter().map(template).collect()).expect("names").render(&variables())
+    }
+
+    fn text(path: &str, source: &str) -> String {
+        let outcome = render(&[(path, source)]);
+        match outcome.failed.first() {
+            Some(failed) => format!("{failed}\n  {}", failed.help).trim_end().to_owned(),
+            None => String::from_utf8_lossy(&outcome.rendered[0].bytes).into_owned(),
+        }
+    }
+
+    #[test]
+    fn a_template_fails_alone() {
+        let outcome = render(&[("a.yml.j2", "{{ nope }}"), ("b.yml.j2", "id: {{ result_img_id }}\n"), ("c.txt", "x")]);
+        let [rendered] = outcome.rendered.as_slice() else { panic!("one result") };
+        assert_eq!((rendered.path.to_string(), rendered.engine.as_str()), ("b.yml".into(), "native"));
+        assert_eq!(rendered.bytes, format!("id: {IMAGE}\n").as_bytes());
+        assert_eq!(outcome.failed.len(), 1);
+    }
+
+    #[test]
+    fn failures_say_where_and_what_to_do() {
+        let failing = [
+            "one\ntwo {{ nope }}\n",
+            "{{ bundel.name }}",
+            "\r\n\r\nä {{ bundle.nmae }}",
+            "{{ broken }}",
+            "{% for x in 5 %}{% endfor %}",
+            "a\n{% macro m() %}{% endmacro %}",
+            "{{ title | uper }}",
+            "{{ title | to_json }}",
+            "{{ lookup('env', 'HOME') }}",
+            "{{ hostvars['x'] }}",
+            "{{ ansible_hostname }}",
+            "{{ bundle_target_name }}",
+            "{{ 'a' ~ ",
+            "#jinja2: lstrip_blocks: True\nx",
+            "{{ 1 +\n 'a' }}",
+        ];
+        let all: Vec<String> = failing.iter().map(|source| text("t.j2", source)).collect();
+        insta::assert_snapshot!(all.join("\n"), @r"
+        t.j2:2:8: `nope` is not defined
+          set it in the bundle's vars file, or write `| default(…)` after it
+        t.j2:1:4: `bundel` is not defined
+          did you mean `bundle`?
+        t.j2:3:6: `bundle.nmae` is not defined
+          the map has: name, nothing
+        t.j2:1:4: in the variable `broken`: `missing` is not defined
+          set it in the bundle's vars file, or write `| default(…)` after it
+        t.j2:1:13: a number has nothing to go through
+        t.j2:2:4: `macro` is not known to render as Ansible does
+          known are text, variables, if, for, set, comparisons and the common filters
+        t.j2:1:12: the filter `uper` is not known to render as Ansible does
+          did you mean `upper`?
+        t.j2:1:12: the filter `to_json` is not known to render as Ansible does
+          known are text, variables, if, for, set, comparisons and the common filters
+        t.j2:1:4: `lookup()` is not known to render as Ansible does
+          set the value in the bundle's vars file under a name of its own
+        t.j2:1:4: `hostvars`, which only Ansible on its host knows, is not known to render as Ansible does
+          set the value in the bundle's vars file under a name of its own
+        t.j2:1:4: `ansible_hostname`, a fact of a host, is not known to render as Ansible does
+          set the value in the bundle's vars file under a name of its own
+        t.j2:1:4: in the variable `bundle_target_name`: `ansible_date_time` is not defined
+          the moment of the build is not known here: give the names that need it by hand
+        t.j2:1:8: unexpected end of input, expected expression
+        t.j2:1:1: the first line sets `lstrip_blocks: True` for Jinja2
+          settings that are not the defaults are not known here; leave the line out
+        t.j2:1:4: a number and text can't be added or subtracted
+        ");
+    }
+
+    #[test]
+    fn handlebars_is_strict_and_escapes_nothing() {
+        assert_eq!(text("t.hbs", "{{title}} {{bundle.name}} <{{ports.[1]}}>"), "web & co web <443>");
+        assert_eq!(text("t.hbs", "{{#each ports}}{{#unless @first}}, {{/unless}}{{this}}{{/each}}\n"), "80, 443\n");
+        assert_eq!(text("t.hbs", "{{#if (eq bundle.name \"web\")}}yes{{else}}no{{/if}}"), "yes");
+        assert_eq!(text("t.hbs", "{{#if nope}}yes{{else}}no{{/if}}"), "no");
+        let failing = [
+            "a\n{{nope}}",
+            "{{bundle.nope}}",
+            "{{broken}}",
+            "{{#each nope}}x{{/each}}",
+            "{{> other}}",
+            "a\n  {{#*inline \"p\"}}x{{/inline}}",
+            "{{nonsense title}}",
+            "{{#if title}}",
+            "{{ title",
+            "{{#if title}}{{/each}}",
+            "{{log title}}",
+            "{{#if (eq nope 1)}}x{{/if}}",
+            "{{#with nope}}x{{/with}}",
+            "{{lookup bundle nope}}|{{lookup bundle \"nope\"}}",
+            "{{#each ports}}{{../nope}}{{/each}}",
+        ];
+        let all: Vec<String> = failing.iter().map(|source| text("t.hbs", source)).collect();
+        insta::assert_snapshot!(all.join("\n"), @r#"
+        t.hbs:2:1: `nope` is not defined
+          set it in the bundle's vars file
+        t.hbs:1:1: `bundle.nope` is not defined
+          set it in the bundle's vars file
+        t.hbs:1:1: `broken` is not defined
+          in the variable `broken`: `missing` is not defined
+        t.hbs:1:1: `nope` is not defined
+          set it in the bundle's vars file
+        t.hbs:1:1: partials and decorators are not known
+          write the text here
+        t.hbs:2:3: partials and decorators are not known
+          write the text here
+        t.hbs:1:1: there is no helper `nonsense`
+          known are if, unless, each, with, lookup, raw, eq, ne, gt, gte, lt, lte, and, or, not, len
+        t.hbs:1:14: a block is opened and not closed
+        t.hbs:1:9: this is no handlebars: expected identifier, helper parameter, or trailing tilde to omit whitespace
+        t.hbs:1:14: helper "if" was opened, but "each" is closing
+        t.hbs:1:1: there is no helper `log`
+          known are if, unless, each, with, lookup, raw, eq, ne, gt, gte, lt, lte, and, or, not, len
+        t.hbs:1:1: what `eq` is given is not defined
+          only if and unless may ask for what does not exist
+        t.hbs:1:1: `nope` is not defined
+          set it in the bundle's vars file
+        t.hbs:1:1: `something here` is not defined
+          set it in the bundle's vars file
+        t.hbs:1:16: `../nope` is not defined
+          set it in the bundle's vars file
+        "#);
+    }
+
+    #[test]
+    fn only_the_variables_that_are_used_count() {
+        let template = |path: &str, text: &str| Template {
+            path: RepoPath::new(path).expect("inside"),
+            content: text.as_bytes().to_vec(),
+        };
+        let sources = vec![template("a.j2", "ports {{ title }} {{ nope }}"), template("b.hbs", "{{vm_flavor}}")];
+        let uses = Templates::new(sources).expect("names").uses(&variables());
+        assert_eq!(uses.into_iter().collect::<Vec<_>>(), ["bundle", "title", "vm_flavor"]);
+    }
+
+    #[test]
+    fn the_stamp_of_a_build_makes_todays_name() {
+        let stamp = Stamp { year: 2026, month: 3, day: 9, hour: 7, minute: 5, second: 1 };
+        let source = "{{ bundle_target_name }} {{ ansible_date_time.time }}";
+        let template = Template { path: RepoPath::new("t.j2").expect("inside"), content: source.into() };
+        let outcome = Templates::new(vec![template]).expect("names").render(&variables().stamp(stamp));
+        assert_eq!(outcome.rendered[0].bytes, b"web-2026-03-090705 07:05:01");
+    }
+}

@@ -1,0 +1,99 @@
+//! Templates and variables that loop, grow or nest without end.
+
+use std::fs;
+use std::time::{Duration, Instant};
+
+use factoryd::domain::path::RepoPath;
+use factoryd::domain::value::Value;
+use factoryd::render::{Template, Templates, Variables};
+
+use super::variables;
+
+/// What must end in one clear error: (what it is, a template's suffix, its text, what the error says).
+fn hostile_templates() -> Vec<(&'static str, &'static str, String, &'static str)> {
+    let many = |text: &str, count: usize| text.repeat(count);
+    let loops = |body: &str| {
+        let open = "{% for x in range(900) %}".repeat(4);
+        format!("{open}{body}{}", "{% endfor %}".repeat(4))
+    };
+    let each = format!("{}{}", "{{#each big}}".repeat(4), "{{/each}}".repeat(4)).replace("big", "@root.big");
+    vec![
+        ("loops in loops", "j2", loops(""), "50 million operations|5 s"),
+        ("loops that write", "j2", loops("{{ lines }}{{ lines }}{{ lines }}{{ lines }}"), "64 MiB|50 million|5 s"),
+        ("a text that doubles", "j2", many("{% set name = name ~ name %}", 60), "32 MiB"),
+        ("a text that replaces itself", "j2", many("{% set name = name | replace('e', 'eeeeeeee') %}", 60), "32 MiB"),
+        ("a list that doubles", "j2", many("{% set list = list + list %}", 60), "32 MiB"),
+        ("a long range", "j2", "{% for x in range(1000000000000) %}{% endfor %}".into(), "32 MiB"),
+        ("an indented text", "j2", "{{ lines | indent(999999999) }}".into(), "`indent` by this"),
+        ("nested brackets", "j2", format!("{{{{ {} }}}}", many("(", 2000)), "recursion"),
+        ("many minuses", "j2", format!("{{{{ {}1 }}}}", many("-", 100_000)), "4,000"),
+        ("fewer minuses", "j2", format!("{{{{ {}1 }}}}", many("- ", 3_900)), "100 (recursion)"),
+        ("many nots", "j2", format!("{{{{ {}1 }}}}", many("not ", 3_900)), "100 (recursion)"),
+        ("many conditions", "j2", format!("{{{{ {}1 }}}}", many("1 if 0 else ", 970)), "100 (recursion)"),
+        ("many attributes", "j2", format!("{{{{ a{} }}}}", many(".a", 1_900)), "100 (recursion)"),
+        ("many filters", "j2", format!("{{{{ a{} }}}}", many("|upper", 1_900)), "100 (recursion)"),
+        ("many branches", "j2", format!("{{% if 1 %}}{}", many("{% elif 1 %}", 10_000)), "deeper than 100"),
+        ("many blocks", "j2", many("{% if 1 %}", 10_000), "deeper than 100"),
+        ("many tags", "j2", many("{{a}}", 3_000_000), "250,000"),
+        ("only braces", "j2", many("{{", 5_000_000), "250,000|4,000|unexpected"),
+        ("too long", "j2", many("x", (16 << 20) + 1), "16 MiB"),
+        ("a circle of variables", "j2", "{{ circle }}".into(), "circle, circle2"),
+        ("variables that double", "j2", "{{ laugh0 }}".into(), "32 MiB"),
+        ("variables in variables", "j2", "{{ chain0 }}".into(), "deeper than 100"),
+        ("each without end", "hbs", each, "50 million operations|5 s"),
+        (
+            "each that writes",
+            "hbs",
+            format!("{}{{{{@root.long}}}}{}", many("{{#each @root.big}}", 3), many("{{/each}}", 3)),
+            "64 MiB|5 s",
+        ),
+        ("a partial of itself", "hbs", "{{#*inline \"p\"}}{{> p}}{{/inline}}{{> p}}".into(), "partials and decorators"),
+        ("nested blocks", "hbs", many("{{#if 1}}", 100_000), "deeper than 100"),
+        ("nested expressions", "hbs", format!("{{{{ {} }}}}", many("(not ", 100_000)), "deeper than 100"),
+        ("many expressions", "hbs", many("{{a}}", 1_000_000), "50,000"),
+    ]
+}
+
+/// Variables that are as hostile as the templates.
+fn hostile_variables() -> Variables {
+    let texts = |name: &'static str, count: usize, times: usize| {
+        (0..count).map(move |at| {
+            let next = format!("{{{{ {name}{} }}}}", at + 1);
+            (format!("{name}{at}"), Value::String(next.repeat(times)))
+        })
+    };
+    let ends = [("laugh40", "ha"), ("chain200", "end")].map(|(name, text)| (name.to_owned(), Value::from(text)));
+    let all = texts("laugh", 40, 2).chain(texts("chain", 200, 1)).chain(ends);
+    variables().file(&Value::Map(all.collect()))
+}
+
+#[test]
+fn a_hostile_template_ends_in_one_clear_error_and_costs_the_others_nothing() {
+    // Two sets, since handlebars works out all variables beforehand.
+    let (big, hostile) = (big_variables(), hostile_variables());
+    for (what, suffix, source, expected) in hostile_templates() {
+        let template = |name: String, content: &str| Template {
+            path: RepoPath::new(name).expect("a path"),
+            content: content.into(),
+        };
+        let sources = vec![template(format!("a.{suffix}"), &source), template("z.j2".into(), "{{ name }}")];
+        let begun = Instant::now();
+        let outcome = Templates::new(sources).expect("names").render(if suffix == "hbs" { &big } else { &hostile });
+        let taken = begun.elapsed();
+        let failed = &outcome.failed[0];
+        let says = expected.split('|').any(|expected| failed.message.contains(expected));
+        assert!(says, "{what}: {} ({taken:?})", failed.message);
+        assert!(taken < Duration::from_secs(6), "{what} takes {taken:?}");
+        assert_eq!(outcome.rendered.len(), 1, "{what}: the other template is rendered");
+    }
+    let status = fs::read_to_string("/proc/self/status").expect("Linux");
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("the peak of memory");
+    let kib: u64 = peak.trim().trim_end_matches(" kB").parse().expect("a number");
+    assert!(kib < 200 << 10, "memory peaked at {} MiB", kib >> 10);
+}
+
+fn big_variables() -> Variables {
+    let big = Value::List(vec![Value::Int(1); 900]);
+    let long = Value::String("x".repeat(1000));
+    variables().file(&Value::Map(vec![("big".into(), big), ("long".into(), long)]))
+}
