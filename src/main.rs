@@ -3,5 +3,6 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    factoryd::machine::sandbox::dispatch(std::env::args_os()).unwrap_or_default()
+    // The sandbox starts this same binary inside itself, before any command line is read.
+    factoryd::machine::sandbox::dispatch(std::env::args_os()).unwrap_or_else(factoryd::cli::main)
 }

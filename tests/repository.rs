@@ -18,7 +18,7 @@ use factoryd::domain::build::Moment;
 use factoryd::domain::id::{Branch, CommitId, RepoName};
 use factoryd::domain::path::RepoPath;
 use factoryd::domain::tree::{EntryKind, Tree, TreeError};
-use factoryd::engine::ports::{Clock, PortErrorKind, Repositories as _, Wait};
+use factoryd::engine::ports::{Clock, LocalTime, PortErrorKind, Repositories as _, Wait};
 use factoryd::source::mirror::{self, Fetched, Receiving};
 use factoryd::source::poll::{self, PollStates, Polled};
 use factoryd::source::repositories::GitRepositories;
@@ -741,8 +741,8 @@ impl Clock for FixedClock {
         Moment(1_763_906_520_000)
     }
 
-    fn stamp(&self, _: Moment) -> String {
-        "2026-11-231402".to_owned()
+    fn local(&self, _: Moment) -> LocalTime {
+        LocalTime { year: 2026, month: 11, day: 23, hour: 14, minute: 2, second: 0 }
     }
 }
 

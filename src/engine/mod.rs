@@ -1,4 +1,215 @@
 //! Orchestration: what is planned becomes builds, builds become images, and nothing that was made is forgotten.
+//!
+//! [`Engine`] is the handle that the server and the daemon hold. Behind it:
+//!
+//! - [`planner`] compares branch tips with what is served and queues builds, each plan in one transaction;
+//! - [`scheduler`] decides which queued build starts, and why the others wait;
+//! - [`runner`] takes one build through its stages, journalling each intent before and each result after it;
+//! - [`reaper`] clears away what a process left that died, and sends its builds on;
+//! - [`care`] is garbage collection, retention and verification.
 
+pub mod care;
+pub mod diagnose;
+mod failure;
 pub mod junit;
+mod log;
+pub mod planner;
+pub mod policy;
 pub mod ports;
+pub mod queue;
+pub mod reaper;
+mod requests;
+mod runner;
+pub mod scheduler;
+mod stages;
+pub mod views;
+
+use std::collections::{BTreeMap, HashMap};
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::{Notify, watch};
+use tokio_util::sync::CancellationToken;
+
+use crate::domain::bundle::BundleKey;
+use crate::domain::id::{Branch, BuildNo, DriverName, Fingerprint, RepoName};
+use crate::domain::path::RepoPath;
+use crate::domain::pipeline::Stage;
+use crate::manifest::Cache;
+use crate::store::Store;
+
+use self::policy::Policy;
+use self::ports::{Clock, Driver, Host, Repositories};
+pub use self::requests::{BuildRequest, RequestError};
+
+/// What the engine remembers, as those may see it who hold its handle: rows, and how they are asked for.
+pub mod memory {
+    pub use crate::store::{
+        Artifact, BuildFilter, BuildRecord, Delivery, ImageRecord, LogLine, LogPage, StoreError, TestCase,
+    };
+}
+
+/// What the engine works with, handed in by the daemon or a test.
+pub struct Parts {
+    /// What is remembered.
+    pub store: Store,
+    /// The repositories.
+    pub repositories: Arc<dyn Repositories>,
+    /// The drivers.
+    pub drivers: Vec<Arc<dyn Driver>>,
+    /// Where host programs run.
+    pub host: Arc<dyn Host>,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+    /// What the configuration allows.
+    pub policy: Policy,
+}
+
+/// The engine's handle; clones are the same engine.
+#[derive(Clone)]
+pub struct Engine {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    parts: Parts,
+    drivers: BTreeMap<DriverName, Arc<dyn Driver>>,
+    /// What earlier readings of trees parsed, one cache for each repository.
+    caches: HashMap<RepoName, Arc<Cache>>,
+    /// What the newest planned tip wants of each bundle: what may publish, and what it is based on.
+    wanted: Mutex<HashMap<BundleKey, Wanted>>,
+    /// The builds that run in this process.
+    running: Mutex<BTreeMap<BuildNo, Running>>,
+    /// Why queued builds wait, as the scheduler last saw it.
+    waits: Mutex<BTreeMap<BuildNo, String>>,
+    /// What the newest plan of each tracked branch said.
+    plans: Mutex<BTreeMap<(RepoName, Branch), views::LastPlan>>,
+    /// Planning of one repository is one at a time, so that two hints can't queue the same build twice.
+    planning: tokio::sync::Mutex<()>,
+    /// Wakes the scheduler.
+    wake: Notify,
+    /// Counts whatever changed, for those who follow.
+    changes: watch::Sender<u64>,
+}
+
+/// What the newest planned tip wants of a bundle.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Wanted {
+    stages: Vec<(Stage, Fingerprint)>,
+    base: Option<(RepoPath, Fingerprint)>,
+}
+
+/// A build that runs in this process.
+#[derive(Clone, Debug)]
+struct Running {
+    key: BundleKey,
+    cancel: CancellationToken,
+    /// Set when it is stopped because a newer plan made it pointless, rather than by a person.
+    superseded: Option<String>,
+}
+
+impl fmt::Debug for Engine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Engine").field("policy", &self.shared.parts.policy).finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Parts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Parts").field("policy", &self.policy).finish_non_exhaustive()
+    }
+}
+
+impl Engine {
+    /// An engine that does nothing yet: see [`reaper::recover`] and [`scheduler::run`].
+    pub fn new(parts: Parts) -> Self {
+        let caches =
+            parts.policy.repositories.iter().map(|repository| (repository.name.clone(), Arc::default())).collect();
+        let drivers = parts.drivers.iter().map(|driver| (driver.name().clone(), Arc::clone(driver))).collect();
+        Self {
+            shared: Arc::new(Shared {
+                parts,
+                drivers,
+                caches,
+                plans: Mutex::default(),
+                wanted: Mutex::default(),
+                running: Mutex::default(),
+                waits: Mutex::default(),
+                planning: tokio::sync::Mutex::default(),
+                wake: Notify::new(),
+                changes: watch::Sender::new(0),
+            }),
+        }
+    }
+
+    /// What is remembered.
+    pub fn store(&self) -> &Store {
+        &self.shared.parts.store
+    }
+
+    /// What the configuration allows.
+    pub fn policy(&self) -> &Policy {
+        &self.shared.parts.policy
+    }
+
+    /// The driver that builds.
+    ///
+    /// # Panics
+    /// Never: the daemon refuses a configuration whose driver it did not make.
+    pub fn driver(&self) -> &Arc<dyn Driver> {
+        self.shared.drivers.get(&self.policy().driver).expect("the configured driver was made at start")
+    }
+
+    /// A driver by its name, for images that another one made.
+    pub fn driver_named(&self, name: &DriverName) -> Option<&Arc<dyn Driver>> {
+        self.shared.drivers.get(name)
+    }
+
+    /// Where host programs run.
+    pub fn host(&self) -> &Arc<dyn Host> {
+        &self.shared.parts.host
+    }
+
+    /// The repositories.
+    pub fn repositories(&self) -> &Arc<dyn Repositories> {
+        &self.shared.parts.repositories
+    }
+
+    /// The time.
+    pub fn clock(&self) -> &dyn Clock {
+        self.shared.parts.clock.as_ref()
+    }
+
+    /// Changes whenever something did that a person could see.
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.shared.changes.subscribe()
+    }
+
+    fn changed(&self) {
+        self.shared.changes.send_modify(|count| *count += 1);
+    }
+
+    /// Something may be able to start now.
+    fn wake(&self) {
+        self.shared.wake.notify_one();
+        self.changed();
+    }
+
+    fn running(&self) -> MutexGuard<'_, BTreeMap<BuildNo, Running>> {
+        unpoisoned(&self.shared.running)
+    }
+
+    fn wanted(&self) -> MutexGuard<'_, HashMap<BundleKey, Wanted>> {
+        unpoisoned(&self.shared.wanted)
+    }
+
+    /// Whether the configuration has a repository of this name.
+    pub fn has_repository(&self, name: &RepoName) -> bool {
+        self.policy().repository(name).is_some()
+    }
+}
+
+/// These maps are whole after every statement, so a panic elsewhere leaves nothing half done in them.
+fn unpoisoned<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -512,6 +512,31 @@ pub trait Clock: Send + Sync {
     /// Now.
     fn now(&self) -> Moment;
 
-    /// A moment in local time, as image names have it: `2026-11-231402`.
-    fn stamp(&self, at: Moment) -> String;
+    /// A moment on the clock on the wall.
+    fn local(&self, at: Moment) -> LocalTime;
+}
+
+/// A moment on the clock on the wall of the factory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LocalTime {
+    /// The year: 2026.
+    pub year: i16,
+    /// The month, from 1.
+    pub month: u8,
+    /// The day of the month, from 1.
+    pub day: u8,
+    /// The hour, from 0 to 23.
+    pub hour: u8,
+    /// The minute.
+    pub minute: u8,
+    /// The second.
+    pub second: u8,
+}
+
+impl LocalTime {
+    /// The moment as image names have it, to the minute: `2026-11-231402`.
+    pub fn stamp(&self) -> String {
+        let Self { year, month, day, hour, minute, second: _ } = self;
+        format!("{year:04}-{month:02}-{day:02}{hour:02}{minute:02}")
+    }
 }

@@ -17,6 +17,14 @@ pub(super) struct Vars {
     pub(super) warnings: Vec<Fault>,
 }
 
+/// Reads the text of a vars file as the vars of a bundle. `file` is its name for the faults.
+///
+/// # Errors
+/// All faults of the file.
+pub fn read_vars(file: &str, bundle: &RepoPath, text: &str) -> Result<Value, Vec<Fault>> {
+    read(file, bundle, text).map(|vars| vars.value)
+}
+
 /// Reads a vars file. `file` is its name for the faults, `bundle` the directory it belongs to.
 ///
 /// # Errors

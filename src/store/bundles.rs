@@ -74,6 +74,19 @@ pub type Durations = BTreeMap<Stage, StageTime>;
 const TIMES: i64 = 15;
 
 impl Store {
+    /// How many bundles, on whatever branch, an image serves.
+    ///
+    /// # Errors
+    /// When the database can't be read.
+    pub async fn serving(&self, image: &ImageId) -> Result<u64, StoreError> {
+        let image = image.clone();
+        let work = move |tx: &Transaction<'_>| {
+            let mut statement = tx.prepare_cached("SELECT count(*) FROM served WHERE image = ?1")?;
+            Ok(statement.query_row([Col(&image)], |row| row.get::<_, Col<u64>>(0))?.0)
+        };
+        self.db().read("count what an image serves", work).await
+    }
+
     /// What serves each bundle of a branch.
     ///
     /// # Errors

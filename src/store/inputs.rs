@@ -25,6 +25,31 @@ impl Store {
         self.db().read("read inputs", move |tx| read_inputs(tx, build)).await
     }
 
+    /// The declared fingerprints that every unfinished build was queued for, in the order of the stages.
+    ///
+    /// # Errors
+    /// When the database can't be read.
+    pub async fn declared_unfinished(&self) -> Result<HashMap<BuildNo, Vec<(Stage, Fingerprint)>>, StoreError> {
+        let work = |tx: &Transaction<'_>| {
+            let mut statement = tx.prepare_cached(
+                "SELECT build, stage, declared FROM build_input
+                 WHERE build IN (SELECT number FROM build WHERE state <> 'finished')",
+            )?;
+            let rows = statement.query_map([], |row| {
+                let (Col(build), Col(stage), Col(declared)) = (row.get(0)?, row.get(1)?, row.get(2)?);
+                Ok((build, (stage, declared)))
+            })?;
+            let mut found: HashMap<BuildNo, Vec<(Stage, Fingerprint)>> = HashMap::new();
+            for row in rows {
+                let (build, stage) = row?;
+                found.entry(build).or_default().push(stage);
+            }
+            found.values_mut().for_each(|stages| stages.sort());
+            Ok(found)
+        };
+        self.db().read("read declared fingerprints", work).await
+    }
+
     /// The inputs to compare a bundle's with: of its newest build that passed, else of the build that made what is
     /// served; empty where there is neither.
     ///

@@ -1,0 +1,192 @@
+//! `factoryd check`: a directory as it lies, before it is committed.
+
+use std::fmt::Write as _;
+use std::path::PathBuf;
+
+use clap::Args;
+use serde::Serialize;
+
+use super::text::{Style, plural};
+use super::{Context, Failure};
+use crate::domain::id::RepoName;
+use crate::domain::pipeline::{Action, Pipeline, Stage, Step};
+use crate::manifest::directory::Directory;
+use crate::manifest::fault::Fault;
+use crate::manifest::reading::{BundleReading, Reading};
+use crate::manifest::{Cache, read};
+use crate::server::wire::path_bytes;
+
+#[derive(Debug, Args)]
+pub(super) struct Options {
+    /// The repository's directory.
+    #[arg(default_value = ".")]
+    directory: PathBuf,
+}
+
+#[derive(Serialize)]
+struct CheckView {
+    bundles: Vec<BundleCheck>,
+    faults: Vec<FaultView>,
+}
+
+#[derive(Serialize)]
+struct BundleCheck {
+    bundle: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    path_bytes: Option<String>,
+    verdict: &'static str,
+    reason: String,
+    faults: Vec<FaultView>,
+    warnings: Vec<FaultView>,
+    stages: Vec<StageCheck>,
+}
+
+#[derive(Serialize)]
+struct StageCheck {
+    stage: &'static str,
+    steps: Vec<serde_json::Map<String, serde_json::Value>>,
+}
+
+#[derive(Serialize)]
+struct FaultView {
+    file: String,
+    line: usize,
+    column: usize,
+    code: String,
+    message: String,
+    help: String,
+}
+
+impl From<&Fault> for FaultView {
+    fn from(fault: &Fault) -> Self {
+        Self {
+            file: fault.file.clone(),
+            line: fault.line,
+            column: fault.column,
+            code: fault.code.to_owned(),
+            message: fault.message.clone(),
+            help: fault.advice(),
+        }
+    }
+}
+
+pub(super) fn run(context: &Context, options: &Options) -> Result<(), Failure> {
+    let cant = |error: &dyn std::fmt::Display| {
+        Failure::failed(format!("{} can't be checked: {error}", options.directory.display()))
+            .help("name the repository's directory: factoryd check DIR")
+    };
+    let tree = Directory::open(&options.directory).map_err(|error| cant(&error))?;
+    let name = options.directory.canonicalize().map_err(|error| cant(&error))?;
+    let name = RepoName::new(name.file_name().unwrap_or_default().to_string_lossy());
+    let reading = read(&tree, &name, &Cache::default()).map_err(|error| cant(&error))?;
+    let view = CheckView {
+        bundles: reading.bundles.iter().map(bundle_check).collect(),
+        faults: reading.faults.iter().map(FaultView::from).collect(),
+    };
+    let is_good = reading.faults.is_empty() && reading.bundles.iter().all(|bundle| bundle.verdict.is_ok());
+    context.print(&view, |_, style| describe(&reading, style))?;
+    if is_good { Ok(()) } else { Err(Failure::quiet()) }
+}
+
+fn bundle_check(bundle: &BundleReading) -> BundleCheck {
+    let views = |faults: &[Fault]| faults.iter().map(FaultView::from).collect::<Vec<_>>();
+    let (verdict, reason, faults, warnings, stages) = match &bundle.verdict {
+        Ok(buildable) => {
+            ("buildable", String::new(), Vec::new(), views(&buildable.warnings), stage_checks(&buildable.pipeline))
+        }
+        Err(unbuildable) => {
+            ("unbuildable", unbuildable.reason.clone(), views(&unbuildable.faults), Vec::new(), Vec::new())
+        }
+    };
+    let path_bytes = path_bytes(&bundle.path);
+    BundleCheck { bundle: bundle.path.to_string(), path_bytes, verdict, reason, faults, warnings, stages }
+}
+
+fn stage_checks(pipeline: &Pipeline) -> Vec<StageCheck> {
+    let steps = |stage: Stage| match stage {
+        Stage::Provision => pipeline.provision.as_ref().map(|provision| provision.steps.as_slice()),
+        Stage::Test => pipeline.test.as_ref().map(|test| test.steps.as_slice()),
+        _ => None,
+    };
+    pipeline
+        .stages()
+        .map(|stage| StageCheck {
+            stage: stage.word(),
+            steps: steps(stage).unwrap_or_default().iter().map(step_check).collect(),
+        })
+        .collect()
+}
+
+/// Every key of a step that has an effect.
+fn step_check(step: &Step) -> serde_json::Map<String, serde_json::Value> {
+    let mut keys = serde_json::Map::new();
+    let mut put = |key: &str, value: serde_json::Value| drop(keys.insert(key.to_owned(), value));
+    let texts =
+        |texts: &[crate::domain::expression::Text]| texts.iter().map(ToString::to_string).collect::<Vec<_>>().into();
+    put("kind", step.action.word().into());
+    put("name", step.name.clone().into());
+    match &step.action {
+        Action::Shell { text } => put("shell", text.to_string().into()),
+        Action::Script { path, args } => {
+            put("script", path.to_string().into());
+            put("args", texts(args));
+        }
+        Action::Upload { from, to, mode } => {
+            put("from", from.to_string().into());
+            put("to", to.to_string().into());
+            put("mode", mode.map(|mode| format!("{mode:04o}")).into());
+        }
+        Action::AnsibleLocal { playbook, extra_arguments } | Action::Ansible { playbook, extra_arguments } => {
+            put("playbook", playbook.to_string().into());
+            put("extra_arguments", texts(extra_arguments));
+        }
+        Action::Pytest { path, args } => {
+            put("pytest", path.to_string().into());
+            put("args", texts(args));
+        }
+    }
+    let env: serde_json::Map<_, _> =
+        step.env.iter().map(|(name, text)| (name.clone(), text.to_string().into())).collect();
+    put("env", env.into());
+    put("timeout", step.timeout.map(|timeout| timeout.as_secs()).into());
+    put("allow_failure", step.allow_failure.into());
+    put("network", step.network.word().into());
+    put("secrets", step.secrets.clone().into());
+    put("file", step.written.0.clone().into());
+    put("line", step.written.1.into());
+    keys
+}
+
+fn faults(out: &mut String, faults: &[Fault]) {
+    for fault in faults {
+        let _ = writeln!(out, "{fault}\n");
+    }
+}
+
+fn describe(reading: &Reading, style: Style) -> String {
+    let mut out = String::new();
+    faults(&mut out, &reading.faults);
+    let (mut good, mut bad) = (0, 0);
+    for bundle in &reading.bundles {
+        match &bundle.verdict {
+            Ok(buildable) => {
+                good += 1;
+                faults(&mut out, &buildable.warnings);
+            }
+            Err(unbuildable) => {
+                bad += 1;
+                faults(&mut out, &unbuildable.faults);
+                let _ = writeln!(out, "{} {}  {}", style.mark("unbuildable"), bundle.path, unbuildable.reason);
+            }
+        }
+    }
+    let verb = |count: usize| if count == 1 { "is" } else { "are" };
+    let _ = match (good, bad) {
+        (0, 0) => writeln!(out, "No bundle here. Nothing was built."),
+        (_, 0) => writeln!(out, "{} {} good. Nothing was built.", plural(good, "bundle"), verb(good)),
+        _ => {
+            writeln!(out, "{} {} good, {bad} {} not. Nothing was built.", plural(good, "bundle"), verb(good), verb(bad))
+        }
+    };
+    out
+}

@@ -1,0 +1,139 @@
+//! What git's post-receive hook runs: tells the daemon what moved, and prints its plan as `remote:` lines.
+//!
+//! A push is accepted by now and must never fail or hang because the daemon is away or slow: after two seconds, whatever
+//! happened, this ends with exit code 0. The poll finds what the hook could not say.
+
+use std::fmt::Write as _;
+use std::io::Read as _;
+use std::path::Path;
+use std::time::Duration;
+
+use clap::Subcommand;
+
+use super::client::Client;
+use super::plan::short;
+use super::text::{self, Style, plural};
+use super::{Failure, say, wait_for};
+use crate::server::wire::{Hint, HintAnswer, PushedPlan};
+
+/// A little under the two seconds that a push is promised.
+const PATIENCE: Duration = Duration::from_millis(1800);
+/// More bundles than this are counted and not listed.
+const MOST_ROWS: usize = 20;
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Hook {
+    /// Reads `old new ref` lines from standard input, in the repository's directory.
+    PostReceive,
+}
+
+pub(super) fn run(hook: &Hook, socket: &Path) -> Result<(), Failure> {
+    let Hook::PostReceive = hook;
+    let mut updates = String::new();
+    // Git closes its end; what can't be read is found by the poll.
+    let _ = std::io::stdin().take(1 << 20).read_to_string(&mut updates);
+    let updates: Vec<String> = updates.lines().map(str::to_owned).collect();
+    let hint = Hint { repository: repository_name(), kind: "push".to_owned(), updates };
+    let client = Client::new(socket);
+    let asked = wait_for(async {
+        match tokio::time::timeout(PATIENCE, client.post::<HintAnswer>("/v1/hint", &hint)).await {
+            Ok(answer) => answer,
+            Err(_) => Ok(HintAnswer { plans: Vec::new(), planning: true }),
+        }
+    });
+    let said = match asked {
+        Ok(answer) => describe(&answer),
+        Err(failure) if failure.is_unreachable() => {
+            "factoryd is away; it plans this push when it is back.\n".to_owned()
+        }
+        Err(failure) => format!("factoryd can't plan this push:\n{failure}"),
+    };
+    say(&Style::of_push().arrows(&said))
+}
+
+/// The repository that git runs the hook in: the name of its directory.
+fn repository_name() -> String {
+    let directory = std::env::current_dir().unwrap_or_default();
+    let name = directory.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    name.strip_suffix(".git").unwrap_or(&name).to_owned()
+}
+
+fn describe(answer: &HintAnswer) -> String {
+    let mut out = String::new();
+    for plan in &answer.plans {
+        branch(&mut out, plan);
+    }
+    if answer.planning {
+        out.push_str("planning goes on; see factoryd status\n");
+    }
+    out
+}
+
+fn branch(out: &mut String, pushed: &PushedPlan) {
+    let plan = &pushed.plan;
+    let _ = writeln!(out, "{} {}", short(&plan.commit), pushed.subject);
+    if !pushed.tracked {
+        let _ = writeln!(out, "{} is not tracked: it is planned and shown, and built by hand.", pushed.branch);
+    }
+    out.push('\n');
+    for fault in &pushed.faults {
+        let _ = writeln!(out, "{fault}\n");
+    }
+    table(out, pushed);
+    queued(out, pushed);
+}
+
+fn table(out: &mut String, pushed: &PushedPlan) {
+    let is_work = |action: &str| matches!(action, "build" | "render" | "publish");
+    let work: Vec<_> = pushed.plan.bundles.iter().filter(|bundle| is_work(&bundle.action)).collect();
+    if !work.is_empty() {
+        let width = work.iter().take(MOST_ROWS).map(|bundle| bundle.bundle.chars().count()).max().unwrap_or(0).max(6);
+        let _ = writeln!(out, "  {:width$}  boot prov test snap rend    about", "bundle");
+        for bundle in work.iter().take(MOST_ROWS) {
+            let cell = |word: &str| {
+                let stage = bundle.stages.iter().find(|stage| stage.stage == word);
+                stage.map_or(' ', text::plan_mark)
+            };
+            let cells: Vec<String> = ["boot", "provision", "test", "snapshot", "render"]
+                .iter()
+                .map(|word| format!("  {}  ", cell(word)))
+                .collect();
+            let about = pushed.about.get(&bundle.bundle).map(|seconds| text::about(*seconds)).unwrap_or_default();
+            let line = format!("  {:width$} {}   {about}", bundle.bundle, cells.concat());
+            let _ = writeln!(out, "{}", line.trim_end());
+            let cause = bundle.stages.iter().find(|stage| stage.state == "changed");
+            if let Some(stage) = cause {
+                let _ = writeln!(out, "    ~ {}: {}", stage.stage, text::cut(&stage.reason, 66));
+            }
+        }
+        if work.len() > MOST_ROWS {
+            let _ = writeln!(out, "  and {} more", work.len() - MOST_ROWS);
+        }
+    }
+    for bundle in pushed.plan.bundles.iter().filter(|bundle| matches!(bundle.action.as_str(), "stale" | "unbuildable"))
+    {
+        let _ = writeln!(out, "  {} is {}: {}", bundle.bundle, bundle.action, bundle.reason);
+    }
+    let unchanged = pushed.plan.bundles.iter().filter(|bundle| bundle.action == "unchanged").count();
+    let legend = if work.is_empty() { "" } else { "         = hit  ~ changed  + miss" };
+    let _ = match (unchanged, pushed.plan.bundles.len()) {
+        (_, 0) => writeln!(out, "  no bundle here: a pipeline's `bundles` names their directories"),
+        (0, _) => writeln!(out, "{}", legend.trim_start()),
+        (count, _) => writeln!(out, "  {} unchanged.{legend}", plural(count, "bundle")),
+    };
+}
+
+fn queued(out: &mut String, pushed: &PushedPlan) {
+    let Some(first) = pushed.queued.first() else { return };
+    out.push('\n');
+    let width =
+        pushed.queued.iter().take(MOST_ROWS).map(|queued| queued.build.bundle.chars().count()).max().unwrap_or(0);
+    for queued in pushed.queued.iter().take(MOST_ROWS) {
+        let when = if queued.waits.is_empty() { "starts now".to_owned() } else { format!("waits {}", queued.waits) };
+        let _ = writeln!(out, "  #{} {:width$}   {when}", queued.build.build, queued.build.bundle);
+    }
+    if pushed.queued.len() > MOST_ROWS {
+        let _ = writeln!(out, "  and {} more", pushed.queued.len() - MOST_ROWS);
+    }
+    let _ = writeln!(out, "  Follow: factoryd logs -f {}", first.build.build);
+}

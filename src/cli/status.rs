@@ -1,0 +1,81 @@
+//! `factoryd status`: the answer first, then what is not as it should be.
+
+use std::fmt::Write as _;
+
+use super::text::{self, Style, plural};
+use super::{Context, Failure, look};
+use crate::server::wire::{BundleView, StatusView};
+
+pub(super) async fn run(context: &Context) -> Result<(), Failure> {
+    let answer: StatusView = context.client.get("/v1/status").await?;
+    context.print(&answer, describe)?;
+    if answer.healthy { Ok(()) } else { Err(Failure::quiet()) }
+}
+
+fn describe(status: &StatusView, style: Style) -> String {
+    let mut out = format!("{}\n", status.summary);
+    for problem in &status.problems {
+        let _ = writeln!(out, "{} {problem}", style.mark("failed"));
+    }
+    let shown: Vec<&BundleView> = status.bundles.iter().filter(|bundle| bundle.state != "fresh").collect();
+    // A healthy factory is quiet, unless it is so small that every bundle fits on a screen.
+    let shown = if shown.is_empty() && status.bundles.len() <= 10 { status.bundles.iter().collect() } else { shown };
+    if !shown.is_empty() {
+        out.push('\n');
+    }
+    let width = shown.iter().map(|bundle| bundle.bundle.chars().count()).max().unwrap_or(0);
+    for bundle in shown {
+        bundle_lines(&mut out, bundle, width, style);
+    }
+    footer(&mut out, status);
+    out
+}
+
+fn bundle_lines(out: &mut String, bundle: &BundleView, width: usize, style: Style) {
+    let now = look::now();
+    let number = bundle.build.map(|build| format!("#{build}")).unwrap_or_default();
+    let rail = if bundle.stages.is_empty() { String::new() } else { text::rail(&bundle.stages) };
+    let image = bundle.since.map(|since| format!("image {}", text::age(since, now)));
+    let note = match bundle.state.as_str() {
+        "running" => bundle.left.map_or_else(String::new, |left| format!("about {} left", text::about(left))),
+        _ => image.clone().unwrap_or_default(),
+    };
+    let line = format!("{} {:width$}  {rail:<7}  {number:<5} {note}", style.mark(&bundle.state), bundle.bundle);
+    let _ = writeln!(out, "{}", line.trim_end());
+    if bundle.state == "fresh" {
+        return;
+    }
+    let room = style.width.saturating_sub(12);
+    if let (Some(error), "failed") = (&bundle.error, bundle.state.as_str()) {
+        let place: Vec<&str> = [error.stage.as_deref(), error.step.as_deref()].into_iter().flatten().collect();
+        let line = error.line.map(|line| format!(", line {line}")).unwrap_or_default();
+        let _ = writeln!(out, "            {}{line}", place.join(" › "));
+        let _ = writeln!(out, "            {}", text::cut(&error.message, room));
+        if let Some(build) = bundle.build {
+            let _ = writeln!(out, "            next: needs a push, or factoryd retry {build}");
+        }
+    } else if !bundle.reason.is_empty() {
+        let _ = writeln!(out, "            {}", text::cut(&bundle.reason, room));
+    }
+}
+
+fn footer(out: &mut String, status: &StatusView) {
+    let used = status.disk.total.saturating_sub(status.disk.free);
+    let percent = used * 100 / status.disk.total.max(1);
+    let _ = writeln!(
+        out,
+        "\ndriver {}, {} of {} running; disk {percent} %, {} free\nsandbox: {}",
+        status.driver,
+        status.running.len(),
+        plural(status.slots, "machine"),
+        text::bytes(status.disk.free),
+        status.sandbox,
+    );
+    for repository in &status.repositories {
+        if let Some(problem) = &repository.problem {
+            let _ = writeln!(out, "repository {}: {problem}", repository.repository);
+        } else if status.bundles.is_empty() {
+            let _ = writeln!(out, "push to: git push {} HEAD:main", repository.path);
+        }
+    }
+}

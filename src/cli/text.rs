@@ -1,0 +1,222 @@
+//! How factoryd speaks in a terminal: marks with their words, the rail of stages, durations, widths.
+//!
+//! Colour means state and nothing else, and every mark has its word, so that nothing is lost without colour.
+
+use std::io::IsTerminal as _;
+
+use crate::server::wire::{StagePlanView, StageView};
+
+/// What the output may use.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Style {
+    pub(super) colour: bool,
+    pub(super) unicode: bool,
+    pub(super) width: usize,
+}
+
+impl Style {
+    /// What standard output may use.
+    pub(super) fn of_stdout() -> Self {
+        let terminal = std::io::stdout().is_terminal();
+        let set = |name: &str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
+        let dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
+        Self { colour: terminal && !set("NO_COLOR") && !dumb, unicode: locale_is_utf8(), width: width() }
+    }
+
+    /// What a `git push` shows: never colour.
+    pub(super) fn of_push() -> Self {
+        Self { colour: false, unicode: locale_is_utf8(), width: 80 }
+    }
+
+    fn paint(self, code: &str, text: &str) -> String {
+        if self.colour { format!("\u{1b}[{code}m{text}\u{1b}[0m") } else { text.to_owned() }
+    }
+
+    /// A mark and its word, padded to one width.
+    pub(super) fn mark(self, word: &str) -> String {
+        let (mark, ascii, code) = match word {
+            "fresh" | "passed" | "published" | "unchanged" => ("✓", ".", "32"),
+            "failed" | "revoked" | "unbuildable" => ("✗", "!", "31"),
+            "running" | "build" => ("▶", ">", "36"),
+            "waiting" | "queued" | "candidate" => ("◷", ":", "33"),
+            "held" | "deprecated" => ("‖", "-", "33"),
+            _ => ("◇", "~", "33"),
+        };
+        let mark = if self.unicode { mark } else { ascii };
+        self.paint(code, &format!("{mark} {word:<9}"))
+    }
+
+    /// Just the mark of a word.
+    pub(super) fn sign(self, word: &str) -> String {
+        let text = Self { colour: false, ..self }.mark(word);
+        let sign: String = text.chars().take(1).collect();
+        let code = match word {
+            "failed" | "revoked" => "31",
+            "passed" | "published" | "fresh" => "32",
+            _ => "33",
+        };
+        self.paint(code, &sign)
+    }
+
+    /// An arrow between an old and a new state.
+    pub(super) fn arrows(self, text: &str) -> String {
+        if self.unicode { text.to_owned() } else { text.replace('→', "->").replace('…', "...").replace('›', ">") }
+    }
+}
+
+fn locale_is_utf8() -> bool {
+    let first = ["LC_ALL", "LC_CTYPE", "LANG"]
+        .into_iter()
+        .filter_map(|name| std::env::var(name).ok())
+        .find(|value| !value.is_empty())
+        .unwrap_or_default();
+    let lower = first.to_ascii_lowercase();
+    lower.contains("utf-8") || lower.contains("utf8")
+}
+
+fn width() -> usize {
+    let columns = std::env::var("COLUMNS").ok().and_then(|columns| columns.parse().ok());
+    let of_terminal = || rustix::termios::tcgetwinsize(std::io::stdout()).ok().map(|size| usize::from(size.ws_col));
+    columns.or_else(of_terminal).filter(|width| *width >= 40).unwrap_or(80)
+}
+
+/// The five stages as a rail: `=` hit, `#` done, `>` running, `!` failed, `.` to come.
+pub(super) fn rail(stages: &[StageView]) -> String {
+    let cells = stages.iter().map(|stage| match stage.state.as_str() {
+        "hit" => '=',
+        "passed" => '#',
+        "running" => '>',
+        "failed" | "cancelled" => '!',
+        _ => '.',
+    });
+    format!("[{}]", cells.collect::<String>())
+}
+
+/// A stage of a plan in one character.
+pub(super) fn plan_mark(stage: &StagePlanView) -> char {
+    match stage.state.as_str() {
+        "hit" => '=',
+        "changed" => '~',
+        "miss" => '+',
+        _ => '-',
+    }
+}
+
+/// How long something took: `8 min 02 s`, `12.3 s`.
+pub(super) fn took(seconds: f64) -> String {
+    if seconds < 60.0 {
+        return format!("{seconds:.1} s");
+    }
+    let whole = whole(seconds);
+    match whole {
+        0..3600 => format!("{} min {:02} s", whole / 60, whole % 60),
+        _ => format!("{} h {:02} min", whole / 3600, whole / 60 % 60),
+    }
+}
+
+/// How long something will take, as one guesses: `about 4 min`.
+pub(super) fn about(seconds: f64) -> String {
+    let whole = whole(seconds);
+    match whole {
+        0..10 => "a few seconds".to_owned(),
+        10..60 => format!("{} s", (whole + 5) / 10 * 10),
+        60..5400 => format!("{} min", (whole + 30) / 60),
+        _ => format!("{} h", (whole + 1800) / 3600),
+    }
+}
+
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "durations are small and not negative")]
+fn whole(seconds: f64) -> u64 {
+    seconds.max(0.0).round() as u64
+}
+
+/// How long ago a moment was (milliseconds since 1970), up to a day; then the moment itself.
+pub(super) fn ago(at: i64, now: i64) -> String {
+    let seconds = (now - at) / 1000;
+    match seconds {
+        ..1 => "now".to_owned(),
+        1..60 => format!("{seconds} s ago"),
+        60..3600 => format!("{} min ago", seconds / 60),
+        3600..86400 => format!("{} h ago", seconds / 3600),
+        _ => moment(at),
+    }
+}
+
+/// How old something is: `19 d`.
+pub(super) fn age(at: i64, now: i64) -> String {
+    let seconds = (now - at) / 1000;
+    match seconds {
+        ..60 => "new".to_owned(),
+        60..3600 => format!("{} min", seconds / 60),
+        3600..86400 => format!("{} h", seconds / 3600),
+        _ => format!("{} d", seconds / 86400),
+    }
+}
+
+/// A moment in local time: `2026-11-23 14:02`.
+pub(super) fn moment(at: i64) -> String {
+    match jiff::Timestamp::from_millisecond(at) {
+        Ok(stamp) => stamp.to_zoned_datetime(jiff::tz::TimeZone::system()).strftime("%Y-%m-%d %H:%M").to_string(),
+        Err(_) => "unknown".to_owned(),
+    }
+}
+
+/// The time of day of a moment: `14:02:31`.
+pub(super) fn clock(at: i64) -> String {
+    match jiff::Timestamp::from_millisecond(at) {
+        Ok(stamp) => stamp.to_zoned_datetime(jiff::tz::TimeZone::system()).strftime("%H:%M:%S").to_string(),
+        Err(_) => "--:--:--".to_owned(),
+    }
+}
+
+/// Bytes as people say them: `412 GB`, `3.1 MB`.
+pub(super) fn bytes(count: u64) -> String {
+    const UNITS: [(&str, u64); 4] = [("TB", 1_000_000_000_000), ("GB", 1_000_000_000), ("MB", 1_000_000), ("kB", 1000)];
+    let Some((unit, size)) = UNITS.into_iter().find(|(_, size)| count >= *size) else {
+        return format!("{count} bytes");
+    };
+    let tenths = count / size * 10 + count % size * 10 / size;
+    if tenths >= 1000 { format!("{} {unit}", tenths / 10) } else { format!("{}.{} {unit}", tenths / 10, tenths % 10) }
+}
+
+/// A text cut to a width, with … at its end where something is missing. Names are never cut: give them room instead.
+pub(super) fn cut(text: &str, width: usize) -> String {
+    if text.chars().count() <= width {
+        return text.to_owned();
+    }
+    text.chars().take(width.saturating_sub(1)).chain(['…']).collect()
+}
+
+/// `1 bundle`, `2 bundles`.
+pub(super) fn plural(count: usize, noun: &str) -> String {
+    if count == 1 { format!("1 {noun}") } else { format!("{count} {noun}s") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_are_said_as_people_say_them() {
+        assert_eq!(took(0.24), "0.2 s");
+        assert_eq!(took(482.0), "8 min 02 s");
+        assert_eq!(took(7300.0), "2 h 01 min");
+        assert_eq!(about(238.0), "4 min");
+        assert_eq!(about(4.0), "a few seconds");
+        assert_eq!(age(0, 19 * 86_400_000), "19 d");
+        assert_eq!(ago(0, 480_000), "8 min ago");
+    }
+
+    #[test]
+    fn sizes_have_three_digits_at_most() {
+        assert_eq!(bytes(412_000_000_000), "412 GB");
+        assert_eq!(bytes(3_140_000), "3.1 MB");
+        assert_eq!(bytes(12), "12 bytes");
+    }
+
+    #[test]
+    fn messages_are_cut_and_say_so() {
+        assert_eq!(cut("a long message", 8), "a long …");
+        assert_eq!(cut("short", 8), "short");
+    }
+}

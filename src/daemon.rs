@@ -1,0 +1,226 @@
+//! The daemon: reads the configuration, wires the rooms together, runs until it is told to stop.
+//!
+//! ```text
+//! watch (inotify) ─┐
+//! poll  (timer)   ─┼─ hints ──► planner ──► queue ──► scheduler ──► runner ──► driver, host
+//! hook  (socket)  ─┘                                     ▲
+//! server (socket) ── look, build, cancel, retry ─────────┘
+//! ```
+//!
+//! Nothing decides anything here. A task that ends by itself ends the daemon: half a daemon is worse than none.
+
+mod parts;
+mod planning;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, anyhow};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use crate::config::Settings;
+use crate::domain::id::RepoName;
+use crate::engine::{Engine, reaper, scheduler};
+use crate::server::{self, Served, Surroundings};
+use crate::source::poll::{self, PollStates};
+use crate::source::watch::{RefWatch, WatchFault};
+use crate::{systemd, telemetry};
+
+/// Worker threads: the work is waiting, and each costs memory.
+const WORKERS: usize = 2;
+/// How many hints may wait; more say nothing new.
+const HINTS: usize = 64;
+/// How often leftovers are looked for and garbage is collected.
+const CARE: Duration = Duration::from_secs(3600);
+/// How long the tasks may take to end when the daemon stops.
+const STOPPING: Duration = Duration::from_secs(20);
+
+/// Runs the daemon until SIGTERM or SIGINT.
+///
+/// # Errors
+/// When it can't start, or a part of it ended by itself.
+pub fn serve(config: Option<&Path>) -> Result<()> {
+    telemetry::start("info")?;
+    let settings = Settings::load(config)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(WORKERS).enable_all().build()?;
+    runtime.block_on(run(settings))
+}
+
+async fn run(settings: Settings) -> Result<()> {
+    // Taken before anything is made: whoever stops us early is heard.
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let parts = parts::open(&settings).await?;
+    let engine = Engine::new(parts.engine);
+    let stop = CancellationToken::new();
+    let polls = PollStates::default();
+    let (hints, received) = mpsc::channel(HINTS);
+    let surroundings = Arc::new(Around { paths: parts.paths.clone(), polls: polls.clone(), watch: None.into() });
+
+    reaper::recover(&engine).await.context("recovering interrupted builds")?;
+    let mut tasks = Tasks { set: JoinSet::new(), stop: stop.clone() };
+    tasks.spawn("server", {
+        let socket = &settings.server.socket;
+        let listener = server::listen(socket, parts::group(&settings.server.group))
+            .with_context(|| format!("can't listen at {}", socket.display()))?;
+        let served = Served { engine: engine.clone(), surroundings: surroundings.clone() };
+        let stop = stop.clone();
+        async move { server::run(listener, served, stop).await.map_err(anyhow::Error::from) }
+    });
+    tasks
+        .spawn("planner", planning::run(engine.clone(), received, parts.paths.keys().cloned().collect(), stop.clone()));
+    tasks.spawn("scheduler", {
+        let (engine, stop) = (engine.clone(), stop.clone());
+        async move {
+            scheduler::run(engine, stop).await;
+            Ok(())
+        }
+    });
+    tasks.spawn("poll", {
+        let (polled, hints, stop) = (parts.polled, hints.clone(), stop.clone());
+        let clock: Arc<dyn crate::engine::ports::Clock> = Arc::new(parts::SystemClock);
+        async move {
+            poll::run(polled, polls, clock, hints, stop.clone()).await;
+            stop.cancelled().await;
+            Ok(())
+        }
+    });
+    watch(&parts.paths, &surroundings, hints, &mut tasks);
+    tasks.spawn("care", care(engine.clone(), stop.clone()));
+    tasks.spawn("watchdog", watchdog(engine.clone(), stop.clone()));
+
+    systemd::ready();
+    info!(socket = %settings.server.socket.display(), "ready");
+    let ended = tokio::select! {
+        _ = terminate.recv() => Ok(()),
+        _ = interrupt.recv() => Ok(()),
+        ended = tasks.first_end() => ended,
+    };
+    systemd::stopping();
+    info!("stopping");
+    stop.cancel();
+    tasks.drain().await;
+    drop(std::fs::remove_file(&settings.server.socket));
+    ended
+}
+
+/// Watches the references, where inotify is to be had; else the poll is all there is, and `status` says so.
+fn watch(
+    paths: &BTreeMap<RepoName, PathBuf>,
+    surroundings: &Arc<Around>,
+    hints: mpsc::Sender<RepoName>,
+    tasks: &mut Tasks,
+) {
+    let watched = paths.iter().map(|(name, path)| (name.clone(), path.clone())).collect();
+    match RefWatch::start(watched) {
+        Ok(watch) => {
+            *surroundings.watch.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(watch.fault());
+            let stop = tasks.stop.clone();
+            tasks.spawn("watch", async move {
+                watch.run(hints, stop.clone()).await;
+                stop.cancelled().await;
+                Ok(())
+            });
+        }
+        Err(error) => warn!(%error, "references can't be watched; polling finds what is pushed"),
+    }
+}
+
+/// The tasks of the daemon. All of them run as long as it does.
+struct Tasks {
+    set: JoinSet<(&'static str, Result<()>)>,
+    stop: CancellationToken,
+}
+
+impl Tasks {
+    fn spawn(&mut self, name: &'static str, task: impl Future<Output = Result<()>> + Send + 'static) {
+        self.set.spawn(async move { (name, task.await) });
+    }
+
+    async fn first_end(&mut self) -> Result<()> {
+        match self.set.join_next().await {
+            Some(Ok((name, Ok(())))) => Err(anyhow!("{name} ended by itself")),
+            Some(Ok((name, Err(error)))) => Err(error.context(format!("{name} failed"))),
+            Some(Err(error)) => Err(anyhow!("a task broke: {error}")),
+            None => Err(anyhow!("nothing runs")),
+        }
+    }
+
+    async fn drain(&mut self) {
+        let all = async { while self.set.join_next().await.is_some() {} };
+        if tokio::time::timeout(STOPPING, all).await.is_err() {
+            warn!("some tasks did not end in time");
+            self.set.abort_all();
+        }
+    }
+}
+
+/// Sweeps leftovers and collects garbage now and then.
+async fn care(engine: Engine, stop: CancellationToken) -> Result<()> {
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return Ok(()),
+            () = tokio::time::sleep(CARE) => {}
+        }
+        if let Err(error) = engine.collect().await {
+            warn!(%error, "garbage can't be collected");
+        }
+    }
+}
+
+/// Tells systemd that we live, by asking the database: a daemon that can't answer that is dead, whatever else runs.
+async fn watchdog(engine: Engine, stop: CancellationToken) -> Result<()> {
+    let every = systemd::watchdog_interval().unwrap_or(Duration::from_secs(10));
+    let mut changes = engine.changes();
+    loop {
+        let unfinished = engine.store().unfinished().await?;
+        systemd::alive();
+        systemd::status(&sentence(&unfinished));
+        changes.mark_unchanged();
+        tokio::select! {
+            () = stop.cancelled() => return Ok(()),
+            () = tokio::time::sleep(every) => {}
+            _ = changes.changed() => {}
+        }
+    }
+}
+
+fn sentence(unfinished: &[crate::store::BuildRecord]) -> String {
+    use crate::domain::build::BuildState;
+    let running: Vec<String> = unfinished
+        .iter()
+        .filter(|record| record.build.state == BuildState::Running)
+        .map(|record| format!("{} {}", record.order.number, record.order.key.path))
+        .collect();
+    match (running.as_slice(), unfinished.len()) {
+        ([], 0) => "idle".to_owned(),
+        ([], waiting) => format!("{waiting} waiting"),
+        (running, all) => format!("building {}; {} waiting", running.join(", "), all - running.len()),
+    }
+}
+
+/// What `status` says of repositories.
+#[derive(Debug)]
+struct Around {
+    paths: BTreeMap<RepoName, PathBuf>,
+    polls: PollStates,
+    watch: std::sync::Mutex<Option<WatchFault>>,
+}
+
+impl Surroundings for Around {
+    fn path(&self, repository: &RepoName) -> PathBuf {
+        self.paths.get(repository).cloned().unwrap_or_default()
+    }
+
+    fn problem(&self, repository: &RepoName) -> Option<String> {
+        let fetch = self.polls.get(repository).error.map(|error| format!("{error}; what was fetched before is kept"));
+        let watch = self.watch.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let watch = watch.as_ref().and_then(WatchFault::get).map(|error| format!("{error}; it is polled"));
+        fetch.or(watch)
+    }
+}

@@ -1,0 +1,194 @@
+//! Which queued build starts, and why the others wait: decided here from plain facts, done by the scheduler.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::domain::bundle::BundleKey;
+use crate::domain::id::BuildNo;
+
+/// A build that waits.
+#[derive(Clone, Debug)]
+pub struct Waiting {
+    /// Its number.
+    pub number: BuildNo,
+    /// What it builds.
+    pub key: BundleKey,
+    /// What it is based on, where that is another bundle.
+    pub base: Option<BaseState>,
+}
+
+/// Where the bundle stands that another is based on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum BaseState {
+    /// Its image is served with the inputs that count.
+    Ready,
+    /// A build of it is queued or runs.
+    Building {
+        /// The bundle.
+        bundle: String,
+        /// Its build.
+        build: BuildNo,
+    },
+    /// Nothing of it is served with the inputs that count, and nothing is under way.
+    Missing {
+        /// The bundle.
+        bundle: String,
+        /// Why, where that is known: "provision failed in #4".
+        why: String,
+    },
+}
+
+/// What there is to start builds with.
+#[derive(Clone, Debug)]
+pub struct Capacity {
+    /// How many builds may run at once.
+    pub slots: usize,
+    /// The builds that run.
+    pub running: BTreeMap<BuildNo, BundleKey>,
+    /// Bytes free on the disk.
+    pub disk_free: u64,
+    /// Bytes that must be free for a build to start.
+    pub disk_needed: u64,
+    /// Whether the daemon is stopping.
+    pub draining: bool,
+}
+
+/// What becomes of a build that waits.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Decision {
+    /// It starts now.
+    Start,
+    /// It waits, for this reason.
+    Wait(String),
+}
+
+/// Decides for every waiting build, in the order of their numbers.
+pub fn decide(waiting: &[Waiting], capacity: &Capacity) -> Vec<(BuildNo, Decision)> {
+    let mut busy: BTreeMap<&BundleKey, BuildNo> = capacity.running.iter().map(|(number, key)| (key, *number)).collect();
+    let mut running: BTreeSet<BuildNo> = capacity.running.keys().copied().collect();
+    let mut decisions = Vec::with_capacity(waiting.len());
+    for build in waiting {
+        let decision = match obstacle(build, &busy, &running, capacity) {
+            Some(reason) => Decision::Wait(reason),
+            None => {
+                running.insert(build.number);
+                Decision::Start
+            }
+        };
+        busy.entry(&build.key).or_insert(build.number);
+        decisions.push((build.number, decision));
+    }
+    decisions
+}
+
+fn obstacle(
+    build: &Waiting,
+    busy: &BTreeMap<&BundleKey, BuildNo>,
+    running: &BTreeSet<BuildNo>,
+    capacity: &Capacity,
+) -> Option<String> {
+    if capacity.draining {
+        return Some("for the daemon to start again".to_owned());
+    }
+    if let Some(other) = busy.get(&build.key) {
+        return Some(format!("for {other} of the same bundle"));
+    }
+    match &build.base {
+        Some(BaseState::Building { bundle, build }) => {
+            return Some(format!("for its base {bundle}: {build} must publish first"));
+        }
+        Some(BaseState::Missing { bundle, why }) => {
+            return Some(format!("for its base {bundle}, which is not published: {why}"));
+        }
+        Some(BaseState::Ready) | None => {}
+    }
+    if capacity.disk_free < capacity.disk_needed {
+        return Some(format!(
+            "for disk space: {} free, {} must be (factoryd gc, or limits.disk_free)",
+            gib(capacity.disk_free),
+            gib(capacity.disk_needed),
+        ));
+    }
+    if running.len() >= capacity.slots {
+        return Some("for a machine".to_owned());
+    }
+    None
+}
+
+fn gib(bytes: u64) -> String {
+    let tenths = bytes / (1 << 30) * 10 + bytes % (1 << 30) * 10 / (1 << 30);
+    format!("{}.{} GiB", tenths / 10, tenths % 10)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::id::{Branch, RepoName};
+    use crate::domain::path::RepoPath;
+
+    fn key(path: &str) -> BundleKey {
+        BundleKey {
+            repository: RepoName::from("factory"),
+            branch: Branch::from("main"),
+            path: RepoPath::new(path).expect("inside"),
+        }
+    }
+
+    fn waiting(number: u64, path: &str) -> Waiting {
+        Waiting { number: BuildNo(number), key: key(path), base: None }
+    }
+
+    fn capacity(slots: usize, running: &[(u64, &str)]) -> Capacity {
+        let running = running.iter().map(|(number, path)| (BuildNo(*number), key(path))).collect();
+        Capacity { slots, running, disk_free: 10 << 30, disk_needed: 1 << 30, draining: false }
+    }
+
+    fn said(waiting: &[Waiting], capacity: &Capacity) -> Vec<String> {
+        decide(waiting, capacity)
+            .into_iter()
+            .map(|(number, decision)| match decision {
+                Decision::Start => format!("{number} starts"),
+                Decision::Wait(reason) => format!("{number} waits {reason}"),
+            })
+            .collect()
+    }
+
+    #[test]
+    fn builds_start_in_order_while_there_are_machines() {
+        let waiting = [waiting(2, "a"), waiting(3, "b"), waiting(4, "c")];
+        assert_eq!(
+            said(&waiting, &capacity(2, &[(1, "x")])),
+            ["#2 starts", "#3 waits for a machine", "#4 waits for a machine"]
+        );
+    }
+
+    #[test]
+    fn one_build_runs_per_bundle_and_others_pass_it_by() {
+        let waiting = [waiting(2, "a"), waiting(3, "a"), waiting(4, "b")];
+        assert_eq!(
+            said(&waiting, &capacity(9, &[(1, "a")])),
+            ["#2 waits for #1 of the same bundle", "#3 waits for #1 of the same bundle", "#4 starts"]
+        );
+    }
+
+    #[test]
+    fn a_dependent_waits_for_its_base() {
+        let mut dependent = waiting(2, "a");
+        dependent.base = Some(BaseState::Building { bundle: "images/base".into(), build: BuildNo(1) });
+        assert_eq!(
+            said(&[dependent.clone()], &capacity(9, &[])),
+            ["#2 waits for its base images/base: #1 must publish first"]
+        );
+        dependent.base = Some(BaseState::Ready);
+        assert_eq!(said(&[dependent], &capacity(9, &[])), ["#2 starts"]);
+    }
+
+    #[test]
+    fn a_disk_that_is_too_full_starts_nothing() {
+        let mut capacity = capacity(9, &[]);
+        capacity.disk_needed = 20 << 30;
+        assert_eq!(
+            said(&[waiting(1, "a")], &capacity),
+            ["#1 waits for disk space: 10.0 GiB free, 20.0 GiB must be (factoryd gc, or limits.disk_free)"]
+        );
+    }
+}

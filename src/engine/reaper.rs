@@ -1,0 +1,137 @@
+//! Clears away what a process left that died, and sends its builds on: at start, and now and then for what was missed.
+//!
+//! For each unfinished build that a dead process had taken up: everything outside that carries its number is removed
+//! (twice is success), then its journal says so, and the scheduler takes it up again; after its second attempt it ends.
+
+use tracing::{info, warn};
+
+use super::Engine;
+use super::planner::scratch_of;
+use super::ports::PortError;
+use crate::blocking;
+use crate::domain::build::{BuildState, Effect, Event, Failure, Outcome, StageEnd};
+use crate::store::{BuildRecord, StoreError};
+
+/// How often a build is taken up before it is given up.
+const ATTEMPTS: u32 = 2;
+
+/// To be called once, before anything is scheduled.
+///
+/// # Errors
+/// When the database can't be read or written.
+pub async fn recover(engine: &Engine) -> Result<(), StoreError> {
+    let unfinished = engine.store().unfinished().await?;
+    for record in &unfinished {
+        if record.build.state == BuildState::Running {
+            recover_build(engine, record).await?;
+        }
+    }
+    sweep(engine).await;
+    engine.wake();
+    Ok(())
+}
+
+async fn recover_build(engine: &Engine, record: &BuildRecord) -> Result<(), StoreError> {
+    let number = record.order.number;
+    info!(build = number.0, attempt = record.build.attempt, "the build was interrupted");
+    release(engine, record).await;
+    let now = || engine.clock().now();
+    if let Some(by) = &record.build.cancel_asked {
+        let reason = format!("cancelled by {by}; the daemon was stopped meanwhile");
+        return end(engine, record, StageEnd::Cancelled, Outcome::Cancelled, None, reason).await;
+    }
+    if record.build.attempt < ATTEMPTS {
+        engine.store().append(number, now(), Event::Interrupted, Vec::new()).await?;
+        return Ok(());
+    }
+    let failure = Failure {
+        stage: record.build.current().map(|(stage, _)| stage),
+        step: None,
+        line: None,
+        message: format!("the daemon stopped {} times while this build ran", record.build.attempt),
+        help: format!("look at the daemon's own log, then factoryd retry {}", number.0),
+    };
+    end(engine, record, StageEnd::Failed, Outcome::Failed, Some(failure), String::new()).await
+}
+
+/// Ends a build for good, and the stage it was in with it, so that the same inputs are not queued again by themselves.
+async fn end(
+    engine: &Engine,
+    record: &BuildRecord,
+    stage_end: StageEnd,
+    outcome: Outcome,
+    failure: Option<Failure>,
+    reason: String,
+) -> Result<(), StoreError> {
+    let number = record.order.number;
+    let current = record.build.current().map(|(stage, _)| stage);
+    if let Some(stage) = current {
+        let event = Event::StageFinished { stage, end: stage_end };
+        engine.store().append(number, engine.clock().now(), event, Vec::new()).await?;
+    }
+    let event = Event::Finished { outcome, failure, reason };
+    engine.store().append(number, engine.clock().now(), event, Vec::new()).await?;
+    engine.store().finish_log(number).await
+}
+
+/// Removes what the build had made outside. Disks whose row was never written are removed too: nothing knows them.
+async fn release(engine: &Engine, record: &BuildRecord) {
+    let number = record.order.number;
+    match engine.driver().release(number).await {
+        Ok(0) => {}
+        Ok(count) => info!(build = number.0, count, "removed what the build had left outside"),
+        Err(error) => warn!(build = number.0, %error, "not everything of the build can be removed"),
+    }
+    if let Err(error) = drop_unrecorded(engine, record).await {
+        warn!(build = number.0, %error, "a disk without a row can't be removed; gc will");
+    }
+    let scratch = scratch_of(engine, number);
+    let removed = blocking::run(move || std::fs::remove_dir_all(scratch)).await;
+    if let Err(error) = removed
+        && error.kind() != std::io::ErrorKind::NotFound
+    {
+        warn!(build = number.0, %error, "scratch files can't be removed");
+    }
+}
+
+async fn drop_unrecorded(engine: &Engine, record: &BuildRecord) -> Result<(), PortError> {
+    let known = engine
+        .store()
+        .referenced_disks(engine.driver().name())
+        .await
+        .map_err(|error| PortError::unavailable(error.to_string()))?;
+    for effect in &record.build.open {
+        let disk = match effect {
+            Effect::Disk(disk) | Effect::Image { disk, .. } => disk,
+            Effect::Machine { .. } => continue,
+        };
+        if !known.contains(disk) {
+            engine.driver().remove(disk).await?;
+        }
+    }
+    Ok(())
+}
+
+/// Removes machines that carry the number of a build that has ended, or of none that is known.
+pub async fn sweep(engine: &Engine) {
+    let tagged = match engine.driver().tagged().await {
+        Ok(tagged) => tagged,
+        Err(error) => {
+            warn!(%error, "can't look for leftovers");
+            return;
+        }
+    };
+    for number in tagged {
+        let is_live = engine.running().contains_key(&number);
+        let ended = match engine.store().build(number).await {
+            Ok(record) => record.is_none_or(|record| record.build.state == BuildState::Finished),
+            Err(_) => false,
+        };
+        if !is_live && ended {
+            info!(build = number.0, "sweeping leftovers");
+            if let Err(error) = engine.driver().release(number).await {
+                warn!(build = number.0, %error, "leftovers can't be removed");
+            }
+        }
+    }
+}

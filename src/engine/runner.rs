@@ -1,0 +1,437 @@
+//! Takes one build through its stages: next stage → journal the intent → do it → journal the result.
+//!
+//! A stage does not run if its fingerprint has a usable result, unless someone asked for it. Whatever happens, the machine
+//! is released, scratch is removed, the build's files are archived, and the last event says how it ended. When the journal
+//! itself can't be written, the build stops where it is: the next start of the daemon finds it unfinished.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info, warn};
+
+use super::Engine;
+use super::failure::{Problem, Stop};
+use super::log::StepLog;
+use super::planner::scratch_of;
+use super::ports::{Driver, Machine, Wait};
+use super::stages;
+use crate::blocking;
+use crate::domain::build::{Build, Effect, Event, Failure, Moment, Order, Outcome, StageEnd, StageProgress};
+use crate::domain::expression::Text;
+use crate::domain::id::{BuildNo, Digest, Fingerprint};
+use crate::domain::image::Image;
+use crate::domain::inputs;
+use crate::domain::path::RepoPath;
+use crate::domain::pipeline::Stage;
+use crate::domain::value::Value;
+use crate::manifest::reading::{Buildable, StageInputs};
+use crate::store::{Artifact, Blob, BuildRecord, LogWriter, Payload, Record, StageResult, StoreError};
+
+/// One build under way.
+pub(super) struct Run {
+    pub(super) engine: Engine,
+    pub(super) order: Order,
+    pub(super) buildable: Arc<Buildable>,
+    pub(super) driver: Arc<dyn Driver>,
+    pub(super) wait: Wait,
+    pub(super) log: Arc<LogWriter>,
+    /// Where scratch files lie; removed at the end.
+    pub(super) scratch: PathBuf,
+    /// What is archived as the build's files.
+    pub(super) files: PathBuf,
+    /// When the build was first taken up.
+    pub(super) started: Moment,
+    /// The machine that is up, for the stage that needs it.
+    pub(super) machine: Option<Box<dyn Machine>>,
+    /// The results of stages, this build's or kept ones, as later stages need them.
+    pub(super) results: BTreeMap<Stage, StageResult>,
+    /// The image that is served and holds the very disk that the stages before `snapshot` would make, so that none of
+    /// them need run even where the sealed disk is gone.
+    pub(super) disk_image: Option<Image>,
+    /// The image that this build leaves served.
+    pub(super) image: Option<Image>,
+    /// The paths of this build's artifacts.
+    pub(super) archived: BTreeSet<RepoPath>,
+    /// Rows that are written with the next event.
+    pending: Vec<Record>,
+    /// Files of the store that no row refers to yet: held, so that garbage collection leaves them alone.
+    held: Vec<Blob>,
+    build: Build,
+}
+
+/// What a stage leaves when it ran well.
+pub(super) struct Done {
+    pub(super) resolved: Fingerprint,
+    pub(super) payload: Payload,
+    pub(super) expires: Option<Moment>,
+    /// Rows to be written in the same transaction as the end of the stage.
+    pub(super) records: Vec<Record>,
+}
+
+/// Runs a build to its end. Every outcome is journalled; nothing is returned.
+pub(super) async fn run(engine: &Engine, record: BuildRecord, cancel: CancellationToken) {
+    let number = record.order.number;
+    match Run::prepare(engine, record, cancel).await {
+        Ok(None) => {}
+        Ok(Some(mut run)) => {
+            let end = run.stages().await;
+            if let Err(error) = run.finish(end).await {
+                error!(build = number.0, %error, "the build's end can't be journalled; it is recovered at the next start");
+            }
+        }
+        Err(error) => error!(build = number.0, %error, "the build can't be journalled and does not start"),
+    }
+}
+
+impl Run {
+    /// Everything that is needed before the first stage; `None` where the build ended already, since its commit or its
+    /// bundle can't be read.
+    async fn prepare(
+        engine: &Engine,
+        record: BuildRecord,
+        cancel: CancellationToken,
+    ) -> Result<Option<Self>, StoreError> {
+        let number = record.order.number;
+        let attempt = record.build.attempt + 1;
+        let now = engine.clock().now();
+        let build = engine.store().append(number, now, Event::Started { attempt }, Vec::new()).await?;
+        engine.changed();
+        let buildable = match find_buildable(engine, &record.order).await {
+            Ok(buildable) => buildable,
+            Err(problem) => {
+                refuse(engine, &record, problem).await?;
+                return Ok(None);
+            }
+        };
+        let disk_image = served_disk(engine, &record.order, &buildable).await?;
+        Ok(Some(Self {
+            engine: engine.clone(),
+            disk_image,
+            driver: Arc::clone(engine.driver()),
+            wait: Wait { cancel, deadline: Instant::now() + buildable.pipeline.timeout },
+            log: Arc::new(engine.store().log_writer(number)),
+            scratch: scratch_of(engine, number),
+            files: engine.store().build_directory(number)?,
+            started: build.started.unwrap_or(now),
+            machine: None,
+            results: BTreeMap::new(),
+            image: None,
+            archived: BTreeSet::new(),
+            pending: Vec::new(),
+            held: Vec::new(),
+            buildable,
+            build,
+            order: record.order,
+        }))
+    }
+
+    /// Runs the stages in order, up to where the build was asked to go.
+    async fn stages(&mut self) -> Result<(), (Stage, Stop)> {
+        let buildable = Arc::clone(&self.buildable);
+        for need in &buildable.stages {
+            if self.order.until.is_some_and(|until| need.stage > until) {
+                break;
+            }
+            if !self.order.tracked && need.stage >= Stage::Snapshot {
+                break;
+            }
+            self.stage(need).await.map_err(|stop| (need.stage, stop))?;
+        }
+        Ok(())
+    }
+
+    async fn stage(&mut self, need: &StageInputs) -> Result<(), Stop> {
+        if self.wait.cancel.is_cancelled() {
+            return Err(Stop::Cancelled);
+        }
+        if let Some(result) = self.usable(need).await? {
+            let progress = self.build.stages.get(&need.stage).map(|run| run.progress);
+            if progress == Some(StageProgress::Waiting) {
+                let event = Event::StageHit { stage: need.stage, from: result.build, declared: need.declared };
+                self.journal(event, Vec::new()).await?;
+                self.stage_log(need.stage).say(&format!("kept from {}", result.build));
+            }
+            self.results.insert(need.stage, result);
+            if need.stage == Stage::Snapshot {
+                stages::snapshot::serve_kept(self).await?;
+            }
+            return Ok(());
+        }
+        if let Some(from) = self.in_served_disk(need) {
+            let event = Event::StageHit { stage: need.stage, from, declared: need.declared };
+            return Ok(self.journal(event, Vec::new()).await?);
+        }
+        let reason = self.reason(need.stage);
+        self.journal(Event::StageStarted { stage: need.stage, declared: need.declared, reason }, Vec::new()).await?;
+        info!(stage = need.stage.word(), "stage starts");
+        let done = match need.stage {
+            Stage::Boot => stages::boot::run(self).await?,
+            Stage::Provision => stages::provision::run(self).await?,
+            Stage::Test => stages::test::run(self).await?,
+            Stage::Snapshot => stages::snapshot::run(self).await?,
+            Stage::Render => stages::render::run(self).await?,
+        };
+        self.keep(need, done).await
+    }
+
+    /// Writes a stage's result and its end in one transaction.
+    async fn keep(&mut self, need: &StageInputs, done: Done) -> Result<(), Stop> {
+        let result = StageResult {
+            number: None,
+            repository: self.order.key.repository.clone(),
+            stage: need.stage,
+            declared: need.declared,
+            resolved: done.resolved,
+            driver: self.driver.name().clone(),
+            build: self.order.number,
+            tracked: self.order.tracked,
+            made: self.engine.clock().now(),
+            expires: done.expires,
+            payload: done.payload,
+        };
+        let mut records = done.records;
+        records.push(Record::Result(result.clone()));
+        self.results.insert(need.stage, result);
+        let event = Event::StageFinished { stage: need.stage, end: StageEnd::Passed };
+        Ok(self.journal(event, records).await?)
+    }
+
+    /// A kept result that serves for this stage, unless somebody asked for the stage to be done.
+    async fn usable(&self, need: &StageInputs) -> Result<Option<StageResult>, Stop> {
+        // What this build did itself, in an earlier attempt, is used whatever was asked for.
+        let own = |result: &StageResult| result.build == self.order.number;
+        let forced = self.order.no_cache || self.order.from.is_some_and(|from| need.stage >= from);
+        let now = self.engine.clock().now();
+        let key = &self.order.key;
+        let driver = self.driver.name();
+        let found = self
+            .engine
+            .store()
+            .usable(&key.repository, need.stage, need.declared, driver, self.order.tracked, now)
+            .await?;
+        let Some(result) = found.filter(|result| !forced || own(result)) else { return Ok(None) };
+        Ok(stages::still_there(self, &result).await?.then_some(result))
+    }
+
+    /// The build whose served image holds what this stage would make.
+    fn in_served_disk(&self, need: &StageInputs) -> Option<BuildNo> {
+        let waits = self.build.stages.get(&need.stage).map(|run| run.progress) == Some(StageProgress::Waiting);
+        let image = self.disk_image.as_ref().filter(|_| waits && need.stage < Stage::Snapshot)?;
+        Some(image.lineage.build)
+    }
+
+    fn reason(&self, stage: Stage) -> String {
+        if self.order.no_cache || self.order.from.is_some_and(|from| stage >= from) {
+            return format!("asked for by {}", self.order.by);
+        }
+        self.order.reason.clone()
+    }
+
+    /// Journals what a stage found besides its declared inputs, and gives the resolved fingerprint.
+    pub(super) async fn resolved(
+        &mut self,
+        stage: Stage,
+        mut found: Vec<(String, String)>,
+    ) -> Result<Fingerprint, StoreError> {
+        found.sort();
+        found.insert(0, ("driver".to_owned(), self.driver.name().to_string()));
+        let declared = self.need(stage).map_or(Fingerprint(Digest([0; 32])), |need| need.declared);
+        let parent = self.buildable.pipeline.parent(stage).and_then(|parent| self.results.get(&parent));
+        let resolved = inputs::resolved(declared, parent.map(|parent| parent.resolved), &found);
+        self.journal(Event::StageResolved { stage, resolved, found }, Vec::new()).await?;
+        Ok(resolved)
+    }
+
+    fn need(&self, stage: Stage) -> Option<&StageInputs> {
+        self.buildable.stages.iter().find(|need| need.stage == stage)
+    }
+
+    /// Writes an event, and rows with it, in one transaction. After an error nothing more may be done.
+    pub(super) async fn journal(&mut self, event: Event, records: Vec<Record>) -> Result<(), StoreError> {
+        let at = self.engine.clock().now();
+        let mut all = std::mem::take(&mut self.pending);
+        all.extend(records);
+        self.build = self.engine.store().append(self.order.number, at, event, all).await?;
+        self.held.clear();
+        self.engine.changed();
+        Ok(())
+    }
+
+    /// Rows to be written with the next event.
+    pub(super) fn attach(&mut self, records: impl IntoIterator<Item = Record>) {
+        self.pending.extend(records);
+    }
+
+    /// An artifact whose bytes are in the store, to be written down with the next event.
+    pub(super) fn archive(&mut self, path: RepoPath, blob: Blob) {
+        if self.archived.insert(path.clone()) {
+            self.attach([Record::Artifact(Artifact { path, sha256: blob.sha256, size: blob.size })]);
+            self.held.push(blob);
+        }
+    }
+
+    /// The log of a stage, apart from its steps.
+    pub(super) fn stage_log(&self, stage: Stage) -> Arc<StepLog> {
+        StepLog::new(&self.log, stage, None)
+    }
+
+    /// What `build.…` and everything else in a late expression means.
+    pub(super) fn scope(&self) -> Value {
+        build_scope(&self.order, self.engine.clock().local(self.started).stamp())
+    }
+
+    /// A late text with everything filled in.
+    pub(super) fn fill(&self, text: &Text) -> Result<String, Stop> {
+        text.fill(&self.scope()).map_err(|error| Stop::failed(error.message, error.help))
+    }
+
+    /// Releases what is up, archives, and journals how the build ended.
+    async fn finish(&mut self, end: Result<(), (Stage, Stop)>) -> Result<(), StoreError> {
+        let end = end.map_err(|(stage, stop)| (stage, self.as_superseded(stop)));
+        if let Err((_, Stop::Store(error))) = end {
+            self.release().await;
+            return Err(error);
+        }
+        if let Err((stage, stop)) = &end {
+            self.end_stage(*stage, stop).await?;
+        }
+        self.release().await;
+        if let Err(error) = stages::archive::run(self).await {
+            warn!(%error, "not everything could be archived");
+        }
+        let (outcome, failure, reason) = self.ending(end);
+        if let Some(failure) = &failure {
+            warn!(outcome = outcome.word(), message = %failure.message, "build ended");
+        } else {
+            info!(outcome = outcome.word(), "build ended");
+        }
+        self.journal(Event::Finished { outcome, failure, reason }, Vec::new()).await?;
+        self.engine.store().finish_log(self.order.number).await
+    }
+
+    /// The stage that did not end well ends in the journal, begun or not, so that its failure is known under its inputs.
+    async fn end_stage(&mut self, stage: Stage, stop: &Stop) -> Result<(), StoreError> {
+        let Some(declared) = self.need(stage).map(|need| need.declared) else { return Ok(()) };
+        let progress = self.build.stages.get(&stage).map(|run| run.progress);
+        if progress != Some(StageProgress::Running) {
+            let reason = self.reason(stage);
+            self.journal(Event::StageStarted { stage, declared, reason }, Vec::new()).await?;
+        }
+        let end = stop.stage_end();
+        self.journal(Event::StageFinished { stage, end }, Vec::new()).await
+    }
+
+    fn as_superseded(&self, stop: Stop) -> Stop {
+        let running = self.engine.running();
+        match running.get(&self.order.number).and_then(|running| running.superseded.clone()) {
+            Some(reason) if matches!(stop, Stop::Cancelled) => Stop::Superseded(reason),
+            _ => stop,
+        }
+    }
+
+    fn ending(&self, end: Result<(), (Stage, Stop)>) -> (Outcome, Option<Failure>, String) {
+        match end {
+            Ok(()) => (Outcome::Passed, None, String::new()),
+            Err((stage, stop)) => {
+                let outcome = stop.outcome();
+                match stop {
+                    Stop::Failed(problem) => (outcome, Some(problem.at(stage)), String::new()),
+                    Stop::Superseded(reason) => (outcome, None, reason),
+                    Stop::Cancelled => {
+                        let by = self.build.cancel_asked.clone().unwrap_or_else(|| "the daemon".to_owned());
+                        (outcome, None, format!("cancelled by {by} during {stage}"))
+                    }
+                    Stop::Store(error) => (outcome, None, error.to_string()),
+                }
+            }
+        }
+    }
+
+    /// Gives back everything outside that is this build's and not a result. What can't be given back now carries our tag
+    /// and is found by the reaper.
+    async fn release(&mut self) {
+        if let Some(mut machine) = self.machine.take()
+            && let Err(error) = machine.destroy().await
+        {
+            warn!(%error, "the machine can't be destroyed; it is swept later");
+        }
+        if let Err(error) = self.driver.release(self.order.number).await {
+            warn!(%error, "not everything of this build can be released; it is swept later");
+        }
+        let scratch = self.scratch.clone();
+        let removed = blocking::run(move || std::fs::remove_dir_all(scratch)).await;
+        if let Err(error) = removed
+            && error.kind() != std::io::ErrorKind::NotFound
+        {
+            warn!(%error, "scratch files can't be removed; they are swept later");
+        }
+    }
+
+    /// Stops the machine that is up; its disk is thrown away.
+    pub(super) async fn destroy_machine(&mut self, role: &str) -> Result<(), Stop> {
+        if let Some(mut machine) = self.machine.take() {
+            machine.destroy().await?;
+            self.journal(Event::Released(Effect::Machine { role: role.to_owned() }), Vec::new()).await?;
+        }
+        Ok(())
+    }
+}
+
+/// The image that is served for a bundle, if it was made from the same inputs up to its tests and nobody asked for those
+/// stages to be done.
+async fn served_disk(engine: &Engine, order: &Order, buildable: &Buildable) -> Result<Option<Image>, StoreError> {
+    let key = &order.key;
+    let asked = order.no_cache || order.from.is_some_and(|from| from < Stage::Snapshot);
+    let Some(served) = engine.store().served(&key.repository, &key.branch).await?.remove(&key.path) else {
+        return Ok(None);
+    };
+    let mut disk = buildable.stages.iter().filter(|need| need.stage < Stage::Snapshot);
+    if asked || !disk.all(|need| served.stages.contains(&(need.stage, need.declared))) {
+        return Ok(None);
+    }
+    let image = engine.store().image(served.image.as_str()).await?.map(|record| record.image);
+    let driver = engine.driver().name();
+    Ok(image.filter(|image| image.copies.iter().any(|copy| copy.driver == *driver)))
+}
+
+/// What `build.…` means for a build.
+pub(super) fn build_scope(order: &Order, stamp: String) -> Value {
+    let text = |text: String| Value::String(text);
+    let directory = String::from_utf8_lossy(order.key.path.name()).into_owned();
+    let build = vec![
+        ("number".to_owned(), text(order.number.0.to_string())),
+        ("stamp".to_owned(), text(stamp)),
+        ("commit".to_owned(), text(order.commit.to_string())),
+        ("branch".to_owned(), text(order.key.branch.to_string())),
+        ("path".to_owned(), text(order.key.path.to_string())),
+        ("directory".to_owned(), text(directory)),
+    ];
+    Value::Map(vec![("build".to_owned(), Value::Map(build))])
+}
+
+/// Ends a build whose bundle can't be read, as a failure of its first stage.
+async fn refuse(engine: &Engine, record: &BuildRecord, problem: Problem) -> Result<(), StoreError> {
+    let failure = Some(problem.at(Stage::Boot));
+    let event = Event::Finished { outcome: Outcome::Failed, failure, reason: String::new() };
+    engine.store().append(record.order.number, engine.clock().now(), event, Vec::new()).await?;
+    engine.store().finish_log(record.order.number).await
+}
+
+async fn find_buildable(engine: &Engine, order: &Order) -> Result<Arc<Buildable>, Problem> {
+    let read = engine
+        .read(&order.key.repository, order.commit.clone())
+        .await
+        .map_err(|error| Problem::new(error.to_string(), "push again, or look at the repository"))?;
+    let bundle = read.reading.bundles.into_iter().find(|bundle| bundle.path == order.key.path);
+    match bundle.map(|bundle| bundle.verdict) {
+        Some(Ok(buildable)) => Ok(buildable),
+        Some(Err(unbuildable)) => Err(Problem::new(unbuildable.reason, "factoryd check shows where")),
+        None => Err(Problem::new(
+            format!("{} is no bundle of {}", order.key.path, order.commit.short()),
+            "factoryd plan lists the bundles",
+        )),
+    }
+}

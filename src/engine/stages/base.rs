@@ -1,0 +1,129 @@
+//! Finds what a pipeline's base image is: an alias of the configuration, another bundle's served image, an image of the
+//! catalogue, a file, a download or a recipe.
+
+use std::path::PathBuf;
+
+use super::super::failure::Stop;
+use super::super::runner::Run;
+use crate::blocking;
+use crate::domain::id::ImageId;
+use crate::domain::image::{Image, ImageState};
+use crate::domain::inputs::Input;
+use crate::domain::path::RepoPath;
+use crate::domain::pipeline::BaseImage;
+use crate::engine::ports::BaseSource;
+
+/// Aliases may name aliases, but not for ever.
+const MOST_ALIASES: usize = 8;
+
+/// What the bundle's base image is made from.
+pub(super) async fn source(run: &Run) -> Result<BaseSource, Stop> {
+    let mut image = run.buildable.pipeline.boot.image.clone();
+    for _ in 0..MOST_ALIASES {
+        image = match image {
+            BaseImage::Path { path, format } => {
+                return Ok(BaseSource::File { path: allowed(run, &path).await?, format });
+            }
+            BaseImage::Url { url, sha256, format } => return Ok(BaseSource::Download { url, sha256, format }),
+            BaseImage::Mmdebstrap(recipe) => return Ok(BaseSource::Recipe(recipe)),
+            BaseImage::Named(name) => match alias(run, &name) {
+                Some(alias) => alias,
+                None => return of_catalogue(run, &name).await,
+            },
+        };
+    }
+    Err(Stop::failed("the base image's alias names itself", "look at [base] in the configuration"))
+}
+
+fn alias(run: &Run, name: &str) -> Option<BaseImage> {
+    let aliases = &run.engine.policy().aliases;
+    aliases.iter().find(|(alias, _)| alias == name).map(|(_, image)| image.clone())
+}
+
+/// The file, if it lies below a directory that the configuration allows, with every link resolved.
+async fn allowed(run: &Run, path: &str) -> Result<PathBuf, Stop> {
+    let directories = run.engine.policy().base_directories.clone();
+    let wanted = PathBuf::from(path);
+    let found = blocking::run(move || {
+        let real = wanted.canonicalize().ok()?;
+        directories
+            .iter()
+            .filter_map(|directory| directory.canonicalize().ok())
+            .find(|allowed| real.starts_with(allowed))?;
+        Some(real)
+    });
+    found.await.ok_or_else(|| {
+        Stop::failed(
+            format!("the base image {path} is not below a directory that the configuration allows, or not there"),
+            "name its directory in base_directories of the configuration",
+        )
+    })
+}
+
+async fn of_catalogue(run: &Run, name: &str) -> Result<BaseSource, Stop> {
+    if let Some(bundle) = base_bundle(run) {
+        return of_bundle(run, &bundle).await;
+    }
+    let store = run.engine.store();
+    let mut images: Vec<Image> = match by_id(run, &ImageId::from(name)).await? {
+        Some(image) => vec![image],
+        None => store.images_named(name).await?.into_iter().map(|record| record.image).collect(),
+    };
+    images.retain(|image| matches!(image.state, ImageState::Published | ImageState::Deprecated));
+    match images.as_slice() {
+        [image] => of_image(run, image),
+        [] => Err(Stop::failed(
+            format!("no image, bundle or alias is called `{name}`"),
+            format!("give it a meaning in [base] of the configuration (\"{name}\" = …), or look at factoryd images"),
+        )),
+        several => Err(Stop::failed(
+            format!(
+                "{} images are called `{name}`: {}",
+                several.len(),
+                several.iter().map(|image| image.id.as_str()).collect::<Vec<_>>().join(", ")
+            ),
+            "name one by its id",
+        )),
+    }
+}
+
+/// The image with an id: a whole one, never the beginning of one.
+pub(super) async fn by_id(run: &Run, id: &ImageId) -> Result<Option<Image>, Stop> {
+    let is_whole = uuid::Uuid::parse_str(id.as_str()).is_ok();
+    let found = if is_whole { run.engine.store().image(id.as_str()).await? } else { None };
+    Ok(found.map(|record| record.image))
+}
+
+/// The bundle that this one is based on, as its inputs have it.
+fn base_bundle(run: &Run) -> Option<RepoPath> {
+    run.buildable.stages.first()?.own.iter().find_map(|input| match input {
+        Input::Base { bundle, .. } => Some(bundle.clone()),
+        _ => None,
+    })
+}
+
+async fn of_bundle(run: &Run, bundle: &RepoPath) -> Result<BaseSource, Stop> {
+    let key = &run.order.key;
+    let mut served = run.engine.store().served(&key.repository, &key.branch).await?;
+    let image = match served.remove(bundle) {
+        Some(served) => by_id(run, &served.image).await?,
+        None => None,
+    };
+    match image {
+        Some(image) => of_image(run, &image),
+        None => Err(Stop::failed(
+            format!("the base {bundle} has no served image"),
+            format!("build it first: factoryd build {bundle}"),
+        )),
+    }
+}
+
+fn of_image(run: &Run, image: &Image) -> Result<BaseSource, Stop> {
+    match image.copies.iter().find(|copy| copy.driver == *run.driver.name()) {
+        Some(copy) => Ok(BaseSource::Image { disk: copy.disk.clone(), sha256: image.sha256 }),
+        None => Err(Stop::failed(
+            format!("the base image {} has no copy that the driver {} can boot", image.name, run.driver.name()),
+            "build it with this driver, or name another base",
+        )),
+    }
+}

@@ -1,0 +1,88 @@
+//! `render`: the bundle's output templates, with the new image's id.
+
+use std::sync::Arc;
+
+use super::super::failure::Stop;
+use super::super::runner::{Done, Run};
+use crate::blocking;
+use crate::domain::path::RepoPath;
+use crate::domain::pipeline::Stage;
+use crate::domain::value::Value;
+use crate::engine::ports::{LocalTime, PortError};
+use crate::render::{self, Stamp, Variables};
+use crate::store::{Artifact, Output, Payload, Record};
+
+/// A rendered file is never larger: rendering refuses more.
+const MOST_OUTPUT: u64 = 64 << 20;
+
+pub(in crate::engine) async fn run(run: &mut Run) -> Result<Done, Stop> {
+    let log = run.stage_log(Stage::Render);
+    let Some(stage) = run.buildable.pipeline.render.clone() else {
+        return Err(Stop::failed("the pipeline has no render stage", "factoryd verify"));
+    };
+    let image_id = match &run.image {
+        Some(image) => image.copies.first().map_or_else(|| image.id.to_string(), |copy| copy.id.clone()),
+        None => return Err(Stop::failed("there is no image to render for", "add a snapshot stage to the pipeline")),
+    };
+    let resolved = run.resolved(Stage::Render, vec![("image".to_owned(), image_id.clone())]).await?;
+    let variables = variables(run, &stage.vars, &image_id);
+    let repositories = Arc::clone(run.engine.repositories());
+    let (key, commit) = (run.order.key.clone(), run.order.commit.clone());
+    let rendered = blocking::run(move || {
+        let tree = repositories.tree(&key.repository, &commit)?;
+        let directory = key.path.join(stage.templates.as_bytes()).unwrap_or_else(|| key.path.clone());
+        Ok::<_, PortError>(render::render_directory(tree.as_ref(), &directory, &variables))
+    })
+    .await?;
+    let rendered = rendered.unwrap_or_else(|failed| render::Outcome { rendered: Vec::new(), failed });
+    for failed in &rendered.failed {
+        log.say(&failed.to_string());
+    }
+    if let Some(first) = rendered.failed.first() {
+        return Err(Stop::failed(first.to_string(), first.help.clone()));
+    }
+    let mut outputs = Vec::new();
+    for result in rendered.rendered {
+        for warning in &result.warnings {
+            log.say(&format!("warning: {}: {warning}", result.path));
+        }
+        let blobs = run.engine.store().blobs().clone();
+        let blob = blocking::run(move || blobs.put(result.bytes.as_slice(), MOST_OUTPUT)).await?;
+        log.say(&format!("rendered {} ({})", result.path, result.engine));
+        outputs.push(Output(result.path.clone(), blob.sha256, blob.size));
+        run.archive(output_path(run, &result.path), blob);
+    }
+    Ok(Done { resolved, payload: Payload::Render { image_id, outputs }, expires: None, records: Vec::new() })
+}
+
+/// The outputs of a kept result, as this build's artifacts.
+pub(super) fn keep_outputs(run: &mut Run) {
+    let Some(Payload::Render { outputs, .. }) = run.results.get(&Stage::Render).map(|result| result.payload.clone())
+    else {
+        return;
+    };
+    for Output(path, sha256, size) in outputs {
+        let path = output_path(run, &path);
+        if run.archived.insert(path.clone()) {
+            run.attach([Record::Artifact(Artifact { path, sha256, size })]);
+        }
+    }
+}
+
+/// Where people look for a rendered file: `images/target/BUNDLE/output/FILE`.
+fn output_path(run: &Run, path: &RepoPath) -> RepoPath {
+    let bundle = &run.order.key.path;
+    let target = bundle.parent().join("target").and_then(|target| target.join(bundle.name()));
+    let output = target.and_then(|target| target.join("output")).and_then(|output| output.join(path.as_bytes()));
+    output.unwrap_or_else(|| path.clone())
+}
+
+fn variables(run: &Run, vars: &Value, image_id: &str) -> Variables {
+    let LocalTime { year, month, day, hour, minute, second } = run.engine.clock().local(run.started);
+    let stamp = Stamp { year, month, day, hour, minute, second };
+    let variables = Variables::new(image_id).file(vars).stamp(stamp);
+    match &run.image {
+        Some(image) => variables.target_name(&image.name),
+        None => variables,
+    }
+}

@@ -1,0 +1,192 @@
+//! `snapshot`: the sealed disk becomes an image of the catalogue, or the image that is there is put right.
+//!
+//! A build publishes only while its declared fingerprints are those of the newest planned tip, whichever commit started it.
+
+use uuid::Uuid;
+
+use super::super::failure::Stop;
+use super::super::runner::{Done, Run, build_scope};
+use super::base::by_id;
+use super::{base_of, final_disk};
+use crate::domain::build::{Effect, Event};
+use crate::domain::expression::Text;
+use crate::domain::id::{Digest, DiskId, Fingerprint, ImageId};
+use crate::domain::image::{Image, ImageState, Lineage};
+use crate::domain::pipeline::{Snapshot, Stage};
+use crate::engine::planner::prints;
+use crate::engine::ports::ImageOrder;
+use crate::store::{Payload, Record};
+
+pub(in crate::engine) async fn run(run: &mut Run) -> Result<Done, Stop> {
+    let Some(snapshot) = run.buildable.pipeline.snapshot.clone() else {
+        return Err(Stop::failed("the pipeline has no snapshot stage", "factoryd verify"));
+    };
+    check_newest(run)?;
+    run.destroy_machine("provision").await?;
+    let disk = disk_print(run)?;
+    let resolved = run.resolved(Stage::Snapshot, vec![("disk".to_owned(), disk.to_string())]).await?;
+    let (image, mut records) = match same_disk(run, disk).await? {
+        Some(image) => put_right(run, image, &snapshot).await?,
+        None => publish(run, &snapshot, disk).await?,
+    };
+    records.push(serve(run, &image));
+    let payload = Payload::Snapshot { image: image.id.clone() };
+    run.stage_log(Stage::Snapshot).say(&format!("image {} {}", image.id, image.name));
+    run.journal(Event::Served(image.id.clone()), Vec::new()).await?;
+    run.image = Some(image);
+    Ok(Done { resolved, payload, expires: None, records })
+}
+
+/// Serves the image of a kept result: a revert, or a later attempt of the same build.
+pub(in crate::engine) async fn serve_kept(run: &mut Run) -> Result<(), Stop> {
+    let Some(Payload::Snapshot { image }) = run.results.get(&Stage::Snapshot).map(|result| result.payload.clone())
+    else {
+        return Ok(());
+    };
+    let (Some(image), Some(snapshot)) = (by_id(run, &image).await?, run.buildable.pipeline.snapshot.clone()) else {
+        return Err(Stop::failed("the kept image is gone from the catalogue", "factoryd retry"));
+    };
+    check_newest(run)?;
+    let (mut image, mut records) = put_right(run, image, &snapshot).await?;
+    if image.state != ImageState::Published {
+        image.state = ImageState::Published;
+        records.push(Record::ImageState(image.id.clone(), ImageState::Published));
+    }
+    records.push(serve(run, &image));
+    run.journal(Event::Served(image.id.clone()), records).await?;
+    run.image = Some(image);
+    Ok(())
+}
+
+/// Refuses to publish what is no longer wanted.
+fn check_newest(run: &Run) -> Result<(), Stop> {
+    let wanted = run.engine.wanted().get(&run.order.key).map(|wanted| wanted.stages.clone());
+    if wanted.as_ref() == Some(&prints(&run.buildable)) {
+        return Ok(());
+    }
+    Err(Stop::Superseded("a newer commit changed its inputs before it was published".to_owned()))
+}
+
+/// What the disk's bits are known by: the resolved fingerprint of the stage that made them.
+fn disk_print(run: &Run) -> Result<Fingerprint, Stop> {
+    let stage = run.buildable.pipeline.disk_stage();
+    let made = run.results.get(&stage).map(|result| result.resolved);
+    let served = run.disk_image.as_ref().map(|image| image.lineage.disk);
+    made.or(served).ok_or_else(|| Stop::failed(format!("the {stage} stage left no disk"), "factoryd verify"))
+}
+
+/// The image that is served for this bundle, if it holds the very disk that was tested and no other bundle or branch
+/// serves it: then it is put right in place.
+async fn same_disk(run: &Run, disk: Fingerprint) -> Result<Option<Image>, Stop> {
+    let key = &run.order.key;
+    let store = run.engine.store();
+    let Some(served) = store.served(&key.repository, &key.branch).await?.remove(&key.path) else { return Ok(None) };
+    let Some(image) = by_id(run, &served.image).await? else { return Ok(None) };
+    let is_alone = store.serving(&image.id).await? == 1;
+    Ok((image.lineage.disk == disk && image.state == ImageState::Published && is_alone).then_some(image))
+}
+
+/// Gives an image the name prefix, the properties and the minimum that the pipeline says; nothing where they are so.
+async fn put_right(run: &Run, image: Image, snapshot: &Snapshot) -> Result<(Image, Vec<Record>), Stop> {
+    // The stamp and the number in its name stay those of the build that made the bits.
+    let maker = run.engine.store().build(image.lineage.build).await?;
+    let scope = match maker {
+        Some(maker) => {
+            let began = maker.build.started.unwrap_or(maker.build.queued);
+            build_scope(&maker.order, run.engine.clock().local(began).stamp())
+        }
+        None => run.scope(),
+    };
+    let fill = |text: &Text| text.fill(&scope).map_err(|error| Stop::failed(error.message, error.help));
+    let properties = snapshot
+        .properties
+        .iter()
+        .map(|(name, text)| Ok((name.clone(), fill(text)?)))
+        .collect::<Result<Vec<_>, Stop>>()?;
+    let order = ImageOrder {
+        build: run.order.number,
+        image: image.id.clone(),
+        name: fill(&snapshot.name)?,
+        properties,
+        min_disk: snapshot.min_disk,
+    };
+    if order.name == image.name && order.properties == image.properties && order.min_disk == image.min_disk {
+        return Ok((image, Vec::new()));
+    }
+    for copy in &image.copies {
+        if let Some(driver) = run.engine.driver_named(&copy.driver) {
+            driver.amend(copy, &order).await?;
+        }
+    }
+    let image = Image { name: order.name, properties: order.properties, min_disk: order.min_disk, ..image };
+    let record = Record::ImageMeta {
+        id: image.id.clone(),
+        name: image.name.clone(),
+        properties: image.properties.clone(),
+        min_disk: image.min_disk,
+    };
+    Ok((image, vec![record]))
+}
+
+/// A new image from the disk that was tested.
+async fn publish(run: &mut Run, snapshot: &Snapshot, disk: Fingerprint) -> Result<(Image, Vec<Record>), Stop> {
+    let id = ImageId::new(Uuid::new_v4().to_string());
+    let keep = DiskId::new(format!("image-{id}"));
+    let properties = snapshot
+        .properties
+        .iter()
+        .map(|(name, text)| Ok((name.clone(), run.fill(text)?)))
+        .collect::<Result<Vec<_>, Stop>>()?;
+    let order = ImageOrder {
+        build: run.order.number,
+        image: id.clone(),
+        name: run.fill(&snapshot.name)?,
+        properties,
+        min_disk: snapshot.min_disk,
+    };
+    let effect = Effect::Image { id: id.clone(), disk: keep.clone() };
+    run.journal(Event::Intent(effect.clone()), Vec::new()).await?;
+    let (from, wait, log) = (final_disk(run)?, run.wait.clone(), run.stage_log(Stage::Snapshot));
+    let published = run.driver.publish(&from, &keep, &order, &log.lines(), &wait).await?;
+    run.journal(Event::Made(effect), Vec::new()).await?;
+    // Hours may have passed since the first look: what is no longer wanted is not published after all.
+    if let Err(stop) = check_newest(run) {
+        run.driver.remove(&keep).await?;
+        return Err(stop);
+    }
+    let image = Image {
+        id,
+        name: order.name,
+        state: ImageState::Published,
+        sha256: published.sha256,
+        size: published.size,
+        min_disk: order.min_disk,
+        properties: order.properties,
+        lineage: Lineage {
+            base: base_sum(run)?,
+            commit: run.order.commit.clone(),
+            bundle: run.order.key.path.clone(),
+            build: run.order.number,
+            disk,
+        },
+        pinned: false,
+        copies: vec![published.copy],
+    };
+    Ok((image.clone(), vec![Record::Image(image)]))
+}
+
+fn base_sum(run: &Run) -> Result<Digest, Stop> {
+    match &run.disk_image {
+        Some(image) if !run.results.contains_key(&Stage::Boot) => Ok(image.lineage.base),
+        _ => Ok(base_of(run)?.sha256),
+    }
+}
+
+fn serve(run: &Run, image: &Image) -> Record {
+    Record::Serve {
+        key: run.order.key.clone(),
+        image: image.id.clone(),
+        stages: prints(&run.buildable),
+        commit: run.order.commit.clone(),
+    }
+}

@@ -1,0 +1,56 @@
+//! `test`: the steps against a clone of the sealed disk, and the reports they leave.
+
+use super::super::failure::Stop;
+use super::super::runner::{Done, Run};
+use super::steps::{self, Steps};
+use super::{final_disk, start_machine};
+use crate::domain::pipeline::Stage;
+use crate::store::{CaseOutcome, Payload, Record, TestCase};
+
+/// The machine's role: what its console log and its tag are called.
+const ROLE: &str = "test";
+
+pub(in crate::engine) async fn run(run: &mut Run) -> Result<Done, Stop> {
+    let log = run.stage_log(Stage::Test);
+    let Some(test) = run.buildable.pipeline.test.clone() else {
+        return Err(Stop::failed("the pipeline has no test stage", "factoryd verify"));
+    };
+    // The machine of an interrupted or kept stage is none of ours: tests see the sealed disk only.
+    run.destroy_machine("provision").await?;
+    start_machine(run, final_disk(run)?, ROLE, test.ports.clone(), &log.lines()).await?;
+    let wait = test.timeout.map_or_else(|| run.wait.clone(), |limit| run.wait.within(limit));
+    let found = steps::versions(run, &test.steps).await?;
+    let resolved = run.resolved(Stage::Test, found).await?;
+    let steps = Steps { stage: Stage::Test, steps: &test.steps, reports: &test.reports, wait };
+    let ended = steps::run(run, &steps).await;
+    let cases = steps::read_reports(run, &log).await;
+    let ended = ended.map_err(|stop| with_counts(stop, &cases));
+    // What the reports say is kept, whether the tests passed or not.
+    run.attach([Record::TestReport(cases.clone())]);
+    ended?;
+    run.destroy_machine(ROLE).await?;
+    let count = |outcome: CaseOutcome| cases.iter().filter(|case| case.outcome == outcome).count() as u64;
+    let payload = Payload::Test {
+        passed: count(CaseOutcome::Passed),
+        skipped: count(CaseOutcome::Skipped),
+        failed_allowed: count(CaseOutcome::Failed) + count(CaseOutcome::Error),
+    };
+    Ok(Done { resolved, payload, expires: None, records: Vec::new() })
+}
+
+/// The numbers of the reports say more than an exit code.
+fn with_counts(stop: Stop, cases: &[TestCase]) -> Stop {
+    let failed = bad(cases);
+    match stop {
+        Stop::Failed(mut problem) if failed > 0 => {
+            let noun = if cases.len() == 1 { "test" } else { "tests" };
+            problem.message = format!("{failed} of {} {noun} failed", cases.len());
+            Stop::Failed(problem)
+        }
+        other => other,
+    }
+}
+
+fn bad(cases: &[TestCase]) -> usize {
+    cases.iter().filter(|case| matches!(case.outcome, CaseOutcome::Failed | CaseOutcome::Error)).count()
+}

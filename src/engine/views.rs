@@ -1,0 +1,218 @@
+//! What people ask to see, put together from what is remembered and what runs.
+
+use std::collections::HashMap;
+
+use super::planner::Planned;
+use super::{Engine, unpoisoned};
+use crate::domain::build::{BuildState, Outcome, StageProgress};
+use crate::domain::bundle::BundleKey;
+use crate::domain::id::{Branch, BuildNo, RepoName};
+use crate::domain::path::RepoPath;
+use crate::domain::pipeline::Stage;
+use crate::domain::plan::Action;
+use crate::store::{BuildRecord, Durations, Latest, Served, StoreError};
+
+/// What a branch's newest plan said, kept for those who look.
+#[derive(Clone, Debug)]
+pub struct LastPlan {
+    /// Each bundle, what was to be done with it, and why.
+    pub bundles: Vec<(RepoPath, Action, String)>,
+    /// How many faults its pipelines have.
+    pub faults: Vec<String>,
+}
+
+/// Where a bundle stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Standing {
+    /// Its last build failed, and its inputs have not changed since.
+    Failed,
+    /// A build of it runs.
+    Running,
+    /// A build of it waits.
+    Waiting,
+    /// Its served image's inputs are no longer those of the branch, or nothing of it is served.
+    Stale,
+    /// It can't be built.
+    Unbuildable,
+    /// What is served has the branch's inputs.
+    Fresh,
+}
+
+impl Standing {
+    /// The word for it.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Failed => "failed",
+            Self::Running => "running",
+            Self::Waiting => "waiting",
+            Self::Stale => "stale",
+            Self::Unbuildable => "unbuildable",
+            Self::Fresh => "fresh",
+        }
+    }
+}
+
+/// A bundle of a tracked branch, as a person wants to see it.
+#[derive(Clone, Debug)]
+pub struct BundleState {
+    /// The bundle.
+    pub key: BundleKey,
+    /// Where it stands.
+    pub standing: Standing,
+    /// Why, where it is not fresh.
+    pub reason: String,
+    /// Its last build: the one under way, else the last that ended.
+    pub build: Option<BuildRecord>,
+    /// What is served.
+    pub served: Option<Served>,
+    /// Milliseconds that are likely left of a running build.
+    pub left: Option<u64>,
+}
+
+impl Engine {
+    /// The bundles of every tracked branch, those that want attention first.
+    ///
+    /// # Errors
+    /// When the database can't be read.
+    pub async fn bundle_states(&self) -> Result<Vec<BundleState>, StoreError> {
+        let plans = unpoisoned(&self.shared.plans).clone();
+        let unfinished = self.store().unfinished().await?;
+        let mut states = Vec::new();
+        for ((repository, branch), plan) in plans {
+            let served = self.store().served(&repository, &branch).await?;
+            let latest = self.store().latest_per_bundle(&repository, &branch).await?;
+            let mut look = Look { engine: self, repository, branch, served, latest, unfinished: &unfinished };
+            for (path, action, reason) in plan.bundles {
+                states.push(look.at(path, action, reason).await?);
+            }
+        }
+        states.sort_by(|a, b| (a.standing, &a.key).cmp(&(b.standing, &b.key)));
+        Ok(states)
+    }
+
+    /// Why a queued build waits; empty where nothing was found yet that holds it.
+    pub fn wait_reason(&self, build: BuildNo) -> String {
+        unpoisoned(&self.shared.waits).get(&build).cloned().unwrap_or_default()
+    }
+
+    /// How long a build of a bundle is likely to take, in milliseconds, from the stages of earlier ones.
+    ///
+    /// # Errors
+    /// When the database can't be read.
+    pub async fn estimate(
+        &self,
+        repository: &RepoName,
+        bundle: &RepoPath,
+        stages: impl Fn(Stage) -> bool,
+    ) -> Result<Option<u64>, StoreError> {
+        let durations = self.store().durations(repository, bundle).await?;
+        let known: Vec<u64> =
+            durations.iter().filter(|(stage, _)| stages(**stage)).map(|(_, time)| time.median).collect();
+        Ok((!known.is_empty()).then(|| known.iter().sum()))
+    }
+
+    /// Remembers what a plan said of a tracked branch.
+    pub(super) fn remember_plan(&self, planned: &Planned) {
+        let bundles = planned.plan.bundles.iter();
+        let last = LastPlan {
+            bundles: bundles.map(|bundle| (bundle.bundle.clone(), bundle.action, bundle.reason.clone())).collect(),
+            faults: planned.faults.iter().map(ToString::to_string).collect(),
+        };
+        unpoisoned(&self.shared.plans).insert((planned.repository.clone(), planned.branch.clone()), last);
+    }
+
+    /// Faults of the pipelines on tracked branches, with the branch they are on.
+    pub fn pipeline_faults(&self) -> Vec<(Branch, String)> {
+        let plans = unpoisoned(&self.shared.plans);
+        plans
+            .iter()
+            .flat_map(|((_, branch), plan)| plan.faults.iter().map(|fault| (branch.clone(), fault.clone())))
+            .collect()
+    }
+}
+
+struct Look<'a> {
+    engine: &'a Engine,
+    repository: RepoName,
+    branch: Branch,
+    served: HashMap<RepoPath, Served>,
+    latest: Vec<Latest>,
+    unfinished: &'a [BuildRecord],
+}
+
+impl Look<'_> {
+    async fn at(&mut self, path: RepoPath, action: Action, planned: String) -> Result<BundleState, StoreError> {
+        let key = BundleKey { repository: self.repository.clone(), branch: self.branch.clone(), path };
+        let served = self.served.remove(&key.path);
+        let wanted = self.engine.wanted().get(&key).map(|wanted| wanted.stages.clone());
+        let active = self.unfinished.iter().find(|record| record.order.key == key);
+        let latest = self.latest.iter().find(|latest| latest.path == key.path);
+        let is_fresh = served.as_ref().map(|served| &served.stages) == wanted.as_ref();
+        let mut state =
+            BundleState { key, standing: Standing::Fresh, reason: String::new(), build: None, served, left: None };
+        if let Some(record) = active {
+            self.under_way(&mut state, record).await?;
+            return Ok(state);
+        }
+        if let Some(finished) = latest.and_then(|latest| latest.finished.as_ref()) {
+            state.build = self.engine.store().build(finished.number).await?;
+        }
+        let outcome = state.build.as_ref().and_then(|record| record.build.outcome);
+        (state.standing, state.reason) = match (action, is_fresh, outcome) {
+            (Action::Unbuildable, ..) => (Standing::Unbuildable, planned),
+            (_, true, _) | (Action::Unchanged, ..) => (Standing::Fresh, String::new()),
+            (_, false, Some(Outcome::Failed)) => (Standing::Failed, planned),
+            (_, false, Some(Outcome::Cancelled)) => (Standing::Stale, "its build was cancelled".to_owned()),
+            (_, false, Some(Outcome::Passed)) if state.served.is_none() && wanted_without_image(wanted.as_ref()) => {
+                (Standing::Fresh, String::new())
+            }
+            (_, false, _) => (Standing::Stale, planned),
+        };
+        Ok(state)
+    }
+
+    async fn under_way(&self, state: &mut BundleState, record: &BuildRecord) -> Result<(), StoreError> {
+        state.build = Some(record.clone());
+        if record.build.state == BuildState::Queued {
+            state.standing = Standing::Waiting;
+            state.reason = self.engine.wait_reason(record.order.number);
+            return Ok(());
+        }
+        state.standing = Standing::Running;
+        let durations = self.engine.store().durations(&state.key.repository, &state.key.path).await?;
+        state.left = left(record, &durations, self.engine.clock().now().0);
+        state.reason = record
+            .build
+            .current()
+            .map(|(stage, run)| match &run.step {
+                Some((step, of, name)) => format!("{stage} › {name}, step {step} of {of}"),
+                None => stage.to_string(),
+            })
+            .unwrap_or_default();
+        Ok(())
+    }
+}
+
+/// Whether a bundle's pipeline publishes nothing, so that nothing can be served.
+fn wanted_without_image(wanted: Option<&Vec<(Stage, crate::domain::id::Fingerprint)>>) -> bool {
+    wanted.is_some_and(|stages| stages.iter().all(|(stage, _)| *stage != Stage::Snapshot))
+}
+
+/// Milliseconds that are likely left, from the medians of the stages that have not ended.
+fn left(record: &BuildRecord, durations: &Durations, now: i64) -> Option<u64> {
+    let mut known = false;
+    let mut sum: u64 = 0;
+    for (stage, run) in &record.build.stages {
+        let Some(time) = durations.get(stage) else { continue };
+        known = true;
+        sum += match run.progress {
+            StageProgress::Waiting => time.median,
+            StageProgress::Running => {
+                let spent = run.started.map_or(0, |started| u64::try_from(now - started.0).unwrap_or(0));
+                time.median.saturating_sub(spent)
+            }
+            _ => 0,
+        };
+    }
+    known.then_some(sum)
+}

@@ -1,0 +1,43 @@
+//! From a reading to a plan: what `domain::plan` is asked, and what a build of everything would leave known.
+
+use super::reading::{Buildable, Reading};
+use crate::domain::path::RepoPath;
+use crate::domain::plan::{Candidate, Facts, Kept, StageNeed};
+
+impl Reading {
+    /// The bundles as a plan asks for them.
+    pub fn candidates(&self) -> Vec<Candidate<'_>> {
+        let bundles = self.bundles.iter().map(|bundle| match &bundle.verdict {
+            Ok(buildable) => buildable.candidate(&bundle.path),
+            Err(unbuildable) => Candidate { bundle: &bundle.path, stages: Err(&unbuildable.reason) },
+        });
+        bundles.collect()
+    }
+
+    /// What would be known if every bundle of this reading had been built, and nothing else.
+    pub fn as_built(&self) -> Facts {
+        let mut facts = Facts::default();
+        for bundle in &self.bundles {
+            let Ok(buildable) = &bundle.verdict else { continue };
+            let prints = buildable.stages.iter().map(|stage| (stage.stage, stage.declared));
+            facts.kept.extend(prints.clone().map(|(_, declared)| (declared, Kept::Usable)));
+            facts.served.insert(bundle.path.clone(), prints.collect());
+            let own = buildable.stages.iter().map(|stage| (stage.stage, stage.own.as_ref().clone()));
+            facts.last.insert(bundle.path.clone(), own.collect());
+        }
+        facts
+    }
+}
+
+impl Buildable {
+    /// This bundle as a plan asks for it, under its path.
+    pub fn candidate<'a>(&'a self, bundle: &'a RepoPath) -> Candidate<'a> {
+        let needs = self.stages.iter().map(|stage| StageNeed {
+            stage: stage.stage,
+            declared: stage.declared,
+            own_digest: stage.own_digest,
+            own: &stage.own,
+        });
+        Candidate { bundle, stages: Ok(needs.collect()) }
+    }
+}

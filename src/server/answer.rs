@@ -1,0 +1,117 @@
+//! Answers that are no success, in one shape.
+
+use axum::Json;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+
+use super::wire::{Refusal, RefusalBody};
+use crate::domain::id::RepoName;
+use crate::engine::Engine;
+use crate::engine::RequestError;
+use crate::engine::care::CareError;
+use crate::engine::memory::StoreError;
+use crate::engine::planner::PlanError;
+use crate::engine::ports::{PortError, PortErrorKind};
+
+/// An answer that is no success.
+#[derive(Debug)]
+pub(super) struct No {
+    status: StatusCode,
+    code: &'static str,
+    message: String,
+}
+
+impl No {
+    pub(super) fn missing(message: impl Into<String>) -> Self {
+        Self { status: StatusCode::NOT_FOUND, code: "missing", message: message.into() }
+    }
+
+    pub(super) fn conflict(message: impl Into<String>) -> Self {
+        Self { status: StatusCode::CONFLICT, code: "conflict", message: message.into() }
+    }
+
+    pub(super) fn usage(message: impl Into<String>) -> Self {
+        Self { status: StatusCode::BAD_REQUEST, code: "usage", message: message.into() }
+    }
+
+    pub(super) fn broken(message: impl Into<String>) -> Self {
+        Self { status: StatusCode::INTERNAL_SERVER_ERROR, code: "broken", message: message.into() }
+    }
+}
+
+impl IntoResponse for No {
+    fn into_response(self) -> Response {
+        let error = RefusalBody { code: self.code.to_owned(), message: self.message };
+        (self.status, Json(Refusal { error })).into_response()
+    }
+}
+
+impl From<StoreError> for No {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Ambiguous { .. } => Self::conflict(error.to_string()),
+            other => Self::broken(other.to_string()),
+        }
+    }
+}
+
+impl From<PortError> for No {
+    fn from(error: PortError) -> Self {
+        let message = if error.help.is_empty() { error.message } else { format!("{} ({})", error.message, error.help) };
+        match error.kind {
+            PortErrorKind::Failed | PortErrorKind::Refused => Self::conflict(message),
+            _ => Self::broken(message),
+        }
+    }
+}
+
+impl From<PlanError> for No {
+    fn from(error: PlanError) -> Self {
+        match error {
+            PlanError::Repository(error) => error.into(),
+            PlanError::Tree(error) => Self::conflict(error.to_string()),
+            PlanError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<RequestError> for No {
+    fn from(error: RequestError) -> Self {
+        match error {
+            RequestError::Missing(message) => Self::missing(message),
+            RequestError::Conflict(message) => Self::conflict(message),
+            RequestError::Plan(error) => error.into(),
+            RequestError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<CareError> for No {
+    fn from(error: CareError) -> Self {
+        match error {
+            CareError::Store(error) => error.into(),
+            CareError::Driver(error) => error.into(),
+        }
+    }
+}
+
+/// The repository that a request names, or the only one.
+pub(super) fn repository(engine: &Engine, named: Option<&str>) -> Result<RepoName, No> {
+    let all = &engine.policy().repositories;
+    match (named, all.as_slice()) {
+        (Some(name), _) if engine.has_repository(&RepoName::from(name)) => Ok(RepoName::from(name)),
+        (None, [only]) => Ok(only.name.clone()),
+        (named, _) => {
+            let names: Vec<&str> = all.iter().map(|repository| repository.name.as_str()).collect();
+            let names = names.join(", ");
+            Err(match named {
+                Some(name) => No::missing(format!("there is no repository {name}; there are: {names}")),
+                None => No::usage(format!("say which repository: {names}")),
+            })
+        }
+    }
+}
+
+pub(super) async fn unknown() -> No {
+    No::missing("the API has nothing there; it lives under /v1")
+}

@@ -1,0 +1,258 @@
+//! Requests that only look.
+
+use axum::Json;
+use axum::extract::{Path, Query, State};
+use serde::Deserialize;
+
+use super::answer::{No, repository};
+use super::wire::{
+    ArtifactsView, BuildView, BuildsView, DeliveriesView, ImageView, ImagesView, LineView, PlanView, ShowView,
+    StagePlanView, TestView, WhyView,
+};
+use super::{Served, wire};
+use crate::blocking;
+use crate::domain::id::BuildNo;
+use crate::domain::inputs::Inputs;
+use crate::domain::path::RepoPath;
+use crate::domain::pipeline::Stage;
+use crate::engine::Engine;
+use crate::engine::memory::{BuildFilter, BuildRecord, ImageRecord, LogLine, LogPage};
+
+/// The most builds that one answer lists.
+const MOST_BUILDS: usize = 1000;
+/// How many lines of the log `show` puts on top, from the failing one on.
+const ERROR_LINES: usize = 6;
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct PlanQuery {
+    repository: Option<String>,
+    revision: Option<String>,
+}
+
+pub(super) async fn plan(State(served): State<Served>, Query(query): Query<PlanQuery>) -> Result<Json<PlanView>, No> {
+    let engine = &served.engine;
+    let repository = repository(engine, query.repository.as_deref())?;
+    let revision = query.revision.unwrap_or_else(|| "HEAD".to_owned());
+    let planned = match revision.split_once("..") {
+        Some((from, to)) => engine.plan_range(&repository, from, if to.is_empty() { "HEAD" } else { to }).await?,
+        None => engine.plan_revision(&repository, &revision).await?,
+    };
+    Ok(Json(PlanView::from(planned.plan.as_ref())))
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct BuildsQuery {
+    repository: Option<String>,
+    bundle: Option<String>,
+    before: Option<u64>,
+    limit: Option<usize>,
+}
+
+pub(super) async fn builds(
+    State(served): State<Served>,
+    Query(query): Query<BuildsQuery>,
+) -> Result<Json<BuildsView>, No> {
+    let engine = &served.engine;
+    let repository = match &query.repository {
+        Some(name) => Some(repository(engine, Some(name))?),
+        None => None,
+    };
+    let limit = query.limit.unwrap_or(20).clamp(1, MOST_BUILDS);
+    let bundle = match &query.bundle {
+        Some(name) => Some(known_bundle(engine, name).await?),
+        None => None,
+    };
+    let before = query.before.map(BuildNo);
+    let mut records = engine.store().builds(BuildFilter { repository, bundle, before, limit: limit + 1 }).await?;
+    let more = records.len() > limit;
+    records.truncate(limit);
+    let next = records.last().filter(|_| more).map(|record| record.order.number.0);
+    Ok(Json(BuildsView { builds: records.iter().map(|record| view(engine, record)).collect(), next }))
+}
+
+/// The path of a bundle that was built or is planned: as it is, or by its last part.
+async fn known_bundle(engine: &Engine, name: &str) -> Result<RepoPath, No> {
+    let wanted = RepoPath::new(name).unwrap_or_default();
+    let is_known = |path: &RepoPath| *path == wanted || path.name() == wanted.as_bytes();
+    let planned = engine.bundle_states().await?;
+    let built = engine.store().builds(BuildFilter { limit: MOST_BUILDS, ..BuildFilter::default() }).await?;
+    let paths = planned.iter().map(|state| &state.key.path).chain(built.iter().map(|record| &record.order.key.path));
+    let mut found: Vec<RepoPath> = paths.filter(|path| is_known(path)).cloned().collect();
+    found.sort();
+    found.dedup();
+    match found.as_slice() {
+        [path] => Ok(path.clone()),
+        [] => Err(No::missing(format!("there is no bundle {name}"))),
+        several if several.contains(&wanted) => Ok(wanted),
+        several => {
+            let paths: Vec<String> = several.iter().map(ToString::to_string).collect();
+            Err(No::conflict(format!("{name} could be {}", paths.join(" or "))))
+        }
+    }
+}
+
+/// A build as the API says it, with the reason why it waits.
+pub(super) fn view(engine: &Engine, record: &BuildRecord) -> BuildView {
+    let mut view = BuildView::new(record, engine.clock().now());
+    let waits = engine.wait_reason(record.order.number);
+    if !waits.is_empty() {
+        view.reason = waits;
+    }
+    view
+}
+
+pub(super) async fn known_build(engine: &Engine, number: BuildNo) -> Result<BuildRecord, No> {
+    let found = engine.store().build(number).await?;
+    found.ok_or_else(|| No::missing(format!("there is no build {number}")))
+}
+
+pub(super) async fn build_view(engine: &Engine, number: BuildNo) -> Result<BuildView, No> {
+    Ok(view(engine, &known_build(engine, number).await?))
+}
+
+pub(super) async fn show(State(served): State<Served>, Path(number): Path<u64>) -> Result<Json<ShowView>, No> {
+    let engine = &served.engine;
+    let number = BuildNo(number);
+    let record = known_build(engine, number).await?;
+    let key = &record.order.key;
+    let image = match &record.build.image {
+        Some(image) => Some(image.clone()),
+        None => engine.store().served(&key.repository, &key.branch).await?.remove(&key.path).map(|served| served.image),
+    };
+    let image = match image {
+        Some(image) => engine.store().image(image.as_str()).await?,
+        None => None,
+    };
+    let tests = engine.store().test_cases(number).await?.into_iter().map(TestView::from).collect();
+    let artifacts = engine.store().artifacts(number).await?.into_iter().map(wire::ArtifactView::from).collect();
+    Ok(Json(ShowView {
+        subject: subject(engine, &record).await,
+        lines: error_lines(engine, &record).await?,
+        build: view(engine, &record),
+        tests,
+        served: image.as_ref().map(image_view),
+        artifacts,
+    }))
+}
+
+/// The first line of the commit's message, where the commit is still there.
+async fn subject(engine: &Engine, record: &BuildRecord) -> Option<String> {
+    let repositories = std::sync::Arc::clone(engine.repositories());
+    let (repository, commit) = (record.order.key.repository.clone(), record.order.commit.clone());
+    blocking::run(move || repositories.describe(&repository, &commit)).await.ok().map(|info| info.subject)
+}
+
+async fn error_lines(engine: &Engine, record: &BuildRecord) -> Result<Vec<LineView>, No> {
+    let Some(line) = record.build.failure.as_ref().and_then(|failure| failure.line) else { return Ok(Vec::new()) };
+    let page = LogPage { from: line, limit: ERROR_LINES, stage: None };
+    Ok(engine.store().read_log(record.order.number, page).await?.into_iter().map(line_view).collect())
+}
+
+pub(super) fn line_view(line: LogLine) -> LineView {
+    LineView {
+        line: line.number,
+        at: line.at.0,
+        stage: line.stage.map(|stage| stage.word().to_owned()).unwrap_or_default(),
+        step: line.step,
+        text: line.text,
+    }
+}
+
+pub(super) async fn why(State(served): State<Served>, Path(number): Path<u64>) -> Result<Json<WhyView>, No> {
+    let engine = &served.engine;
+    let number = BuildNo(number);
+    let record = known_build(engine, number).await?;
+    let inputs = engine.store().inputs(number).await?;
+    let before = build_before(engine, &record).await?;
+    let old = match &before {
+        Some(before) => engine.store().inputs(before.order.number).await?,
+        None => Vec::new(),
+    };
+    let stages = inputs.iter().map(|(stage, declared, own)| {
+        let was = old.iter().find(|(other, ..)| other == stage).map(|(_, _, inputs)| inputs);
+        let run = record.build.stages.get(stage);
+        let differences: Vec<String> =
+            was.map(|was| own.differences(was).iter().map(ToString::to_string).collect()).unwrap_or_default();
+        StagePlanView {
+            stage: stage.word().to_owned(),
+            state: why_state(&record, *stage, &differences).to_owned(),
+            fingerprint: Some(declared.to_string()),
+            reason: run.map(|run| run.reason.clone()).unwrap_or_default(),
+            differences,
+        }
+    });
+    Ok(Json(WhyView {
+        build: number.0,
+        commit: record.order.commit.to_string(),
+        bundle: record.order.key.path.to_string(),
+        reason: record.order.reason.clone(),
+        before: before.map(|before| before.order.number.0),
+        stages: stages.collect(),
+        inputs: inputs.iter().map(|(_, _, inputs): &(_, _, Inputs)| inputs.len()).sum(),
+    }))
+}
+
+fn why_state(record: &BuildRecord, stage: Stage, differences: &[String]) -> &'static str {
+    use crate::domain::build::StageProgress::{Hit, Skipped};
+    match record.build.stages.get(&stage).map(|run| run.progress) {
+        Some(Hit) => "hit",
+        Some(Skipped) | None => "skipped",
+        Some(_) if differences.is_empty() => "miss",
+        Some(_) => "changed",
+    }
+}
+
+/// The last build of the same bundle and branch before one.
+async fn build_before(engine: &Engine, record: &BuildRecord) -> Result<Option<BuildRecord>, No> {
+    let key = &record.order.key;
+    let filter = BuildFilter {
+        repository: Some(key.repository.clone()),
+        bundle: Some(key.path.clone()),
+        before: Some(record.order.number),
+        limit: 50,
+    };
+    let earlier = engine.store().builds(filter).await?;
+    Ok(earlier.into_iter().find(|earlier| earlier.order.key == *key))
+}
+
+pub(super) async fn artifacts(
+    State(served): State<Served>,
+    Path(number): Path<u64>,
+) -> Result<Json<ArtifactsView>, No> {
+    let engine = &served.engine;
+    known_build(engine, BuildNo(number)).await?;
+    let artifacts = engine.store().artifacts(BuildNo(number)).await?.into_iter().map(wire::ArtifactView::from);
+    Ok(Json(ArtifactsView { artifacts: artifacts.collect() }))
+}
+
+pub(super) async fn images(State(served): State<Served>) -> Result<Json<ImagesView>, No> {
+    let images = served.engine.store().images().await?;
+    Ok(Json(ImagesView { images: images.iter().map(image_view).collect() }))
+}
+
+pub(super) async fn image(State(served): State<Served>, Path(image): Path<String>) -> Result<Json<ImageView>, No> {
+    Ok(Json(image_view(&find_image(&served.engine, &image).await?)))
+}
+
+pub(super) async fn find_image(engine: &Engine, image: &str) -> Result<ImageRecord, No> {
+    if let Some(found) = engine.store().image(image).await? {
+        return Ok(found);
+    }
+    let mut named = engine.store().images_named(image).await?;
+    match (named.len(), named.pop()) {
+        (1, Some(only)) => Ok(only),
+        (0, _) => Err(No::missing(format!("there is no image {image}"))),
+        _ => Err(No::conflict(format!("several images are called {image}: name one by its id"))),
+    }
+}
+
+pub(super) fn image_view(record: &ImageRecord) -> ImageView {
+    ImageView::new(&record.image, record.served)
+}
+
+pub(super) async fn deliveries(State(served): State<Served>) -> Result<Json<DeliveriesView>, No> {
+    let deliveries = served.engine.store().deliveries(50).await?;
+    Ok(Json(DeliveriesView { deliveries: deliveries.into_iter().map(wire::DeliveryView::from).collect() }))
+}

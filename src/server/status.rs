@@ -1,0 +1,118 @@
+//! `status`: the answer first, then everything that it rests on.
+
+use axum::Json;
+use axum::extract::State;
+
+use super::answer::No;
+use super::look::view;
+use super::wire::{BuildView, BundleView, DiskView, QueuedView, RepositoryView, StatusView, seconds};
+use super::{Served, wire};
+use crate::domain::build::BuildState;
+use crate::engine::Engine;
+use crate::engine::views::{BundleState, Standing};
+
+pub(super) async fn status(State(served): State<Served>) -> Result<Json<StatusView>, No> {
+    let engine = &served.engine;
+    let states = engine.bundle_states().await?;
+    let mut problems: Vec<String> = engine.store().broken().into_iter().collect();
+    let driver = engine.driver().health().await.unwrap_or_else(|error| {
+        problems.push(format!("the driver {} does not work: {error}; {}", engine.policy().driver, error.help));
+        format!("{} does not answer", engine.policy().driver)
+    });
+    // A sandbox that does not work is a warning: guests' steps run without it.
+    let sandbox = match engine.host().health().await {
+        Ok(works) => works,
+        Err(error) => format!("does not work: {error}; {}", error.help),
+    };
+    let mut unfinished = (Vec::new(), Vec::new());
+    for record in engine.store().unfinished().await? {
+        if record.build.state == BuildState::Running {
+            unfinished.0.push(view(engine, &record));
+        } else {
+            unfinished.1.push(queued(engine, view(engine, &record), &record).await?);
+        }
+    }
+    let space = engine.store().disk_space()?;
+    let repositories = engine.policy().repositories.iter().map(|repository| RepositoryView {
+        repository: repository.name.to_string(),
+        path: served.surroundings.path(&repository.name).display().to_string(),
+        problem: served.surroundings.problem(&repository.name),
+    });
+    Ok(Json(StatusView {
+        summary: summary(&states, &problems),
+        healthy: problems.is_empty(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        bundles: states.iter().map(|state| bundle_view(engine, state)).collect(),
+        running: unfinished.0,
+        queue: unfinished.1,
+        driver,
+        sandbox,
+        slots: engine.policy().slots,
+        disk: DiskView { free: space.free, total: space.total },
+        repositories: repositories.collect(),
+        problems,
+    }))
+}
+
+pub(super) async fn queued(
+    engine: &Engine,
+    build: BuildView,
+    record: &crate::engine::memory::BuildRecord,
+) -> Result<QueuedView, No> {
+    let key = &record.order.key;
+    let about = engine.estimate(&key.repository, &key.path, |_| true).await?.map(seconds);
+    Ok(QueuedView { waits: engine.wait_reason(record.order.number), build, about })
+}
+
+/// One sentence a person could say aloud.
+fn summary(states: &[BundleState], problems: &[String]) -> String {
+    if !problems.is_empty() {
+        return format!("The factory is not well: {}.", problems[0]);
+    }
+    let count = |standing: Standing| states.iter().filter(|state| state.standing == standing).count();
+    let total = states.len();
+    let fresh = count(Standing::Fresh);
+    let mut sentence = match (total, fresh) {
+        (0, _) => return "Nothing to build yet: no bundle was pushed.".to_owned(),
+        (1, 1) => "The bundle is fresh.".to_owned(),
+        (total, fresh) if total == fresh => format!("All {total} bundles are fresh."),
+        (total, fresh) => format!("{fresh} of {total} bundles {} fresh.", if fresh == 1 { "is" } else { "are" }),
+    };
+    let rest: Vec<String> = [
+        (Standing::Failed, "failed", "failed"),
+        (Standing::Running, "runs", "run"),
+        (Standing::Waiting, "waits", "wait"),
+        (Standing::Stale, "is stale", "are stale"),
+        (Standing::Unbuildable, "can't be built", "can't be built"),
+    ]
+    .into_iter()
+    .filter_map(|(standing, one, many)| match count(standing) {
+        0 => None,
+        1 => Some(format!("1 {one}")),
+        several => Some(format!("{several} {many}")),
+    })
+    .collect();
+    if !rest.is_empty() {
+        sentence = format!("{sentence} {}.", rest.join(", "));
+    }
+    sentence
+}
+
+fn bundle_view(engine: &Engine, state: &BundleState) -> BundleView {
+    let build = state.build.as_ref().map(|record| view(engine, record));
+    BundleView {
+        repository: state.key.repository.to_string(),
+        branch: state.key.branch.to_string(),
+        bundle: state.key.path.to_string(),
+        state: state.standing.word().to_owned(),
+        reason: state.reason.clone(),
+        build: build.as_ref().map(|build| build.build),
+        outcome: build.as_ref().and_then(|build| build.outcome.clone()),
+        image: state.served.as_ref().map(|served| served.image.to_string()),
+        image_name: None,
+        since: state.served.as_ref().map(|served| served.at.0),
+        left: state.left.map(wire::seconds),
+        error: build.as_ref().and_then(|build| build.error.clone()),
+        stages: build.map(|build| build.stages).unwrap_or_default(),
+    }
+}

@@ -1,0 +1,657 @@
+//! What the API says, as JSON: one object per answer, stable keys, `null` for unknown. The command line prints the same
+//! objects with `--json`, so this file is a contract: keys are added, never renamed or removed.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde::{Deserialize, Serialize};
+
+use crate::domain::build::{Failure, Moment};
+use crate::domain::image::Image;
+use crate::domain::path::RepoPath;
+use crate::domain::plan::Plan;
+use crate::engine::memory::{Artifact, BuildRecord, Delivery, TestCase};
+
+/// A plan.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PlanView {
+    /// The commit it is for.
+    pub commit: String,
+    /// The commit it was compared with.
+    pub base: Option<String>,
+    /// Every bundle, sorted by the bytes of their paths.
+    pub bundles: Vec<BundlePlanView>,
+    /// Bundles that were there and are not.
+    pub removed: Vec<String>,
+}
+
+/// One bundle of a plan.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct BundlePlanView {
+    /// Its directory; what is not UTF-8 stands as U+FFFD.
+    pub bundle: String,
+    /// The directory's bytes in base64, where it is not UTF-8.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path_bytes: Option<String>,
+    /// `build`, `render`, `publish`, `unchanged`, `stale` or `unbuildable`.
+    pub action: String,
+    /// Whether it goes first, for the others that the same shared change touches.
+    pub canary: bool,
+    /// Why.
+    pub reason: String,
+    /// Its stages.
+    pub stages: Vec<StagePlanView>,
+}
+
+/// One stage of a plan.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct StagePlanView {
+    /// `boot`, `provision`, `test`, `snapshot` or `render`.
+    pub stage: String,
+    /// `hit`, `changed`, `miss` or `skipped`.
+    pub state: String,
+    /// The declared fingerprint.
+    pub fingerprint: Option<String>,
+    /// Why.
+    pub reason: String,
+    /// What differs from the last result, one line each.
+    #[serde(default)]
+    pub differences: Vec<String>,
+}
+
+impl From<&Plan> for PlanView {
+    fn from(plan: &Plan) -> Self {
+        let bundles = plan.bundles.iter().map(|bundle| BundlePlanView {
+            bundle: bundle.bundle.to_string(),
+            path_bytes: path_bytes(&bundle.bundle),
+            action: bundle.action.word().to_owned(),
+            canary: bundle.canary,
+            reason: bundle.reason.clone(),
+            stages: bundle
+                .stages
+                .iter()
+                .map(|stage| StagePlanView {
+                    stage: stage.stage.word().to_owned(),
+                    state: stage.state.word().to_owned(),
+                    fingerprint: Some(stage.fingerprint.to_string()),
+                    reason: stage.reason.clone(),
+                    differences: stage.differences.iter().map(ToString::to_string).collect(),
+                })
+                .collect(),
+        });
+        Self {
+            commit: plan.commit.to_string(),
+            base: plan.base.as_ref().map(ToString::to_string),
+            bundles: bundles.collect(),
+            removed: plan.removed.iter().map(ToString::to_string).collect(),
+        }
+    }
+}
+
+/// The bytes of a path in base64, where they are not UTF-8.
+pub fn path_bytes(path: &RepoPath) -> Option<String> {
+    path.as_str().is_none().then(|| STANDARD.encode(path.as_bytes()))
+}
+
+/// A build.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct BuildView {
+    /// Its number.
+    pub build: u64,
+    /// The repository.
+    pub repository: String,
+    /// The bundle's directory.
+    pub bundle: String,
+    /// The directory's bytes in base64, where it is not UTF-8.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path_bytes: Option<String>,
+    /// The branch.
+    pub branch: String,
+    /// The commit.
+    pub commit: String,
+    /// `queued`, `running` or `finished`.
+    pub state: String,
+    /// `passed`, `failed`, `cancelled` or `superseded`.
+    pub outcome: Option<String>,
+    /// Why it was started; why it waits; or, once it ended without an error, why it ended so.
+    pub reason: String,
+    /// The id of the image that it left served.
+    pub image: Option<String>,
+    /// Its stages.
+    pub stages: Vec<StageView>,
+    /// What failed.
+    pub error: Option<ErrorView>,
+    /// Who asked for it.
+    pub by: String,
+    /// How often a process took it up.
+    pub attempt: u32,
+    /// When it got its number, in milliseconds since 1970.
+    pub queued: i64,
+    /// When it was first taken up.
+    pub started: Option<i64>,
+    /// When it ended.
+    pub ended: Option<i64>,
+}
+
+/// One stage of a build.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct StageView {
+    /// `boot`, `provision`, `test`, `snapshot` or `render`.
+    pub stage: String,
+    /// `hit`, `waiting`, `running`, `passed`, `failed`, `cancelled` or `skipped`.
+    pub state: String,
+    /// How long it took or has taken.
+    pub seconds: Option<f64>,
+    /// Why it ran, or whose result it uses.
+    pub reason: String,
+    /// The step it is at: `step 2 of 3, pytest`.
+    #[serde(default)]
+    pub step: Option<String>,
+}
+
+/// What failed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ErrorView {
+    /// The stage.
+    pub stage: Option<String>,
+    /// The step's name.
+    pub step: Option<String>,
+    /// The line of the log that shows it.
+    pub line: Option<u64>,
+    /// What failed and why.
+    pub message: String,
+    /// What to do next.
+    pub help: String,
+}
+
+impl From<&Failure> for ErrorView {
+    fn from(failure: &Failure) -> Self {
+        Self {
+            stage: failure.stage.map(|stage| stage.word().to_owned()),
+            step: failure.step.clone(),
+            line: failure.line,
+            message: failure.message.clone(),
+            help: failure.help.clone(),
+        }
+    }
+}
+
+impl BuildView {
+    /// A build as it is at a moment.
+    pub fn new(record: &BuildRecord, now: Moment) -> Self {
+        let (order, build) = (&record.order, &record.build);
+        let stages = build.stages.iter().map(|(stage, run)| StageView {
+            stage: stage.word().to_owned(),
+            state: run.progress.word().to_owned(),
+            seconds: run.started.map(|started| seconds(run.ended.unwrap_or(now).since(started))),
+            reason: run.reason.clone(),
+            step: run.step.as_ref().map(|(step, of, name)| format!("step {step} of {of}, {name}")),
+        });
+        Self {
+            build: order.number.0,
+            repository: order.key.repository.to_string(),
+            bundle: order.key.path.to_string(),
+            path_bytes: path_bytes(&order.key.path),
+            branch: order.key.branch.to_string(),
+            commit: order.commit.to_string(),
+            state: build.state.word().to_owned(),
+            outcome: build.outcome.map(|outcome| outcome.word().to_owned()),
+            reason: if build.reason.is_empty() { order.reason.clone() } else { build.reason.clone() },
+            image: build.image.as_ref().map(ToString::to_string),
+            stages: stages.collect(),
+            error: build.failure.as_ref().map(ErrorView::from),
+            by: order.by.clone(),
+            attempt: build.attempt,
+            queued: build.queued.0,
+            started: build.started.map(|at| at.0),
+            ended: build.ended.map(|at| at.0),
+        }
+    }
+}
+
+/// Milliseconds as seconds with three decimals.
+#[expect(clippy::cast_precision_loss, reason = "durations are far below 2^52 milliseconds")]
+pub fn seconds(millis: u64) -> f64 {
+    millis as f64 / 1000.0
+}
+
+/// Builds, the newest first.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct BuildsView {
+    /// The builds.
+    pub builds: Vec<BuildView>,
+    /// Ask again with `before` this number for more; `null` where there are no more.
+    pub next: Option<u64>,
+}
+
+/// Everything `factoryd show` says of a build.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ShowView {
+    /// The build.
+    #[serde(flatten)]
+    pub build: BuildView,
+    /// The first line of the commit's message.
+    pub subject: Option<String>,
+    /// The lines of the log that show the error.
+    pub lines: Vec<LineView>,
+    /// What its tests said.
+    pub tests: Vec<TestView>,
+    /// The image it left served, or the one that is still served.
+    pub served: Option<ImageView>,
+    /// The files it left.
+    pub artifacts: Vec<ArtifactView>,
+}
+
+/// One test of a report.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TestView {
+    /// Its suite or class.
+    pub suite: String,
+    /// Its name.
+    pub name: String,
+    /// `passed`, `failed`, `skipped` or `error`.
+    pub outcome: String,
+    /// How long it took.
+    pub seconds: Option<f64>,
+    /// What it said when it did not pass.
+    pub message: Option<String>,
+}
+
+impl From<TestCase> for TestView {
+    fn from(case: TestCase) -> Self {
+        Self {
+            suite: case.suite,
+            name: case.name,
+            outcome: case.outcome.word().to_owned(),
+            seconds: Some(case.seconds),
+            message: Some(case.message).filter(|message| !message.is_empty()),
+        }
+    }
+}
+
+/// Why a build ran: its stages' inputs against those before.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct WhyView {
+    /// The build.
+    pub build: u64,
+    /// The commit.
+    pub commit: String,
+    /// The bundle.
+    pub bundle: String,
+    /// Why it was started.
+    pub reason: String,
+    /// The build that its inputs are compared with; `null` where there was none.
+    pub before: Option<u64>,
+    /// How many inputs it has.
+    pub inputs: usize,
+    /// Its stages.
+    pub stages: Vec<StagePlanView>,
+}
+
+/// One line of a log.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LineView {
+    /// Its number, counted from 1.
+    pub line: u64,
+    /// When, in milliseconds since 1970.
+    pub at: i64,
+    /// The stage.
+    pub stage: String,
+    /// The step, counted from 1.
+    pub step: Option<u32>,
+    /// The text, with control characters made visible.
+    pub text: String,
+}
+
+/// What ends a log that is followed.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct LogEnd {
+    /// The build, as it ended.
+    pub end: BuildView,
+}
+
+/// Files that a build left.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ArtifactsView {
+    /// The files, sorted by path.
+    pub artifacts: Vec<ArtifactView>,
+}
+
+/// One file.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ArtifactView {
+    /// Its path.
+    pub path: String,
+    /// The sum of its content, `sha256:…`.
+    pub sha256: String,
+    /// Its size in bytes.
+    pub size: u64,
+}
+
+impl From<Artifact> for ArtifactView {
+    fn from(row: Artifact) -> Self {
+        Self { path: row.path.to_string(), sha256: row.sha256.to_string(), size: row.size }
+    }
+}
+
+/// Images of the catalogue, the newest first.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ImagesView {
+    /// The images.
+    pub images: Vec<ImageView>,
+}
+
+/// One image.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ImageView {
+    /// Its id.
+    pub image: String,
+    /// Its name.
+    pub name: String,
+    /// `candidate`, `published`, `deprecated` or `revoked`.
+    pub state: String,
+    /// The sum of its file.
+    pub sha256: String,
+    /// The size of its file in bytes.
+    pub size: u64,
+    /// The bundle it was built from.
+    pub bundle: String,
+    /// The build that made it.
+    pub build: u64,
+    /// Its properties.
+    pub properties: serde_json::Map<String, serde_json::Value>,
+    /// Where it is.
+    pub copies: Vec<CopyView>,
+    /// The smallest disk it fits on, in GiB.
+    pub min_disk: u64,
+    /// The sum of the base image.
+    pub base: String,
+    /// The commit it was built from.
+    pub commit: String,
+    /// Whether retention leaves it alone.
+    pub pinned: bool,
+    /// Whether it is served for a bundle.
+    pub served: bool,
+}
+
+/// One driver's copy of an image.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CopyView {
+    /// The driver.
+    pub driver: String,
+    /// Where in that driver's world.
+    pub region: String,
+    /// What the driver calls it: `result_img_id`.
+    pub id: String,
+    /// The state, as the image's.
+    pub state: String,
+}
+
+impl ImageView {
+    /// An image and whether it is served.
+    pub fn new(image: &Image, served: bool) -> Self {
+        let state = image.state.word().to_owned();
+        Self {
+            image: image.id.to_string(),
+            name: image.name.clone(),
+            sha256: image.sha256.to_string(),
+            size: image.size,
+            bundle: image.lineage.bundle.to_string(),
+            build: image.lineage.build.0,
+            properties: image.properties.iter().map(|(name, value)| (name.clone(), value.clone().into())).collect(),
+            copies: image
+                .copies
+                .iter()
+                .map(|copy| CopyView {
+                    driver: copy.driver.to_string(),
+                    region: copy.region.clone(),
+                    id: copy.id.clone(),
+                    state: state.clone(),
+                })
+                .collect(),
+            min_disk: image.min_disk,
+            base: image.lineage.base.to_string(),
+            commit: image.lineage.commit.to_string(),
+            pinned: image.pinned,
+            served,
+            state,
+        }
+    }
+}
+
+/// What arrived, the newest first.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeliveriesView {
+    /// The deliveries.
+    pub deliveries: Vec<DeliveryView>,
+}
+
+/// One delivery.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeliveryView {
+    /// Its number.
+    pub delivery: u64,
+    /// The repository.
+    pub repository: String,
+    /// `push`, `watch` or `poll`.
+    pub kind: String,
+    /// Who sent it.
+    pub by: String,
+    /// What it said.
+    pub what: String,
+    /// What became of it; `null` until that is known.
+    pub became: Option<String>,
+    /// When, in milliseconds since 1970.
+    pub at: i64,
+}
+
+impl From<Delivery> for DeliveryView {
+    fn from(row: Delivery) -> Self {
+        Self {
+            delivery: row.id,
+            repository: row.repository.to_string(),
+            kind: row.kind,
+            by: row.by,
+            what: row.what,
+            became: row.became,
+            at: row.at.0,
+        }
+    }
+}
+
+/// The health of the factory.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct StatusView {
+    /// One sentence.
+    pub summary: String,
+    /// Whether everything that was looked at works.
+    pub healthy: bool,
+    /// Faults of the daemon itself: a broken database, a sandbox that does not work.
+    pub problems: Vec<String>,
+    /// The version of the program.
+    pub version: String,
+    /// The bundles of the tracked branches.
+    pub bundles: Vec<BundleView>,
+    /// Builds that run.
+    pub running: Vec<BuildView>,
+    /// Builds that wait, with the reason of each.
+    pub queue: Vec<QueuedView>,
+    /// The driver, in one line.
+    pub driver: String,
+    /// The sandbox, in one line.
+    pub sandbox: String,
+    /// Builds that may run at once.
+    pub slots: usize,
+    /// The disk below the state directory.
+    pub disk: DiskView,
+    /// The repositories.
+    pub repositories: Vec<RepositoryView>,
+}
+
+/// A queued build.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct QueuedView {
+    /// The build.
+    #[serde(flatten)]
+    pub build: BuildView,
+    /// Why it waits.
+    pub waits: String,
+    /// How long it is likely to take, in seconds, from history.
+    pub about: Option<f64>,
+}
+
+/// The disk below the state directory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DiskView {
+    /// Bytes free for us.
+    pub free: u64,
+    /// Bytes in all.
+    pub total: u64,
+}
+
+/// One repository.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RepositoryView {
+    /// Its name.
+    pub repository: String,
+    /// Its directory, to be pushed to where it receives.
+    pub path: String,
+    /// What is wrong with it; `null` where nothing is.
+    pub problem: Option<String>,
+}
+
+/// A bundle of a tracked branch.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct BundleView {
+    /// The repository.
+    pub repository: String,
+    /// The branch.
+    pub branch: String,
+    /// The bundle's directory.
+    pub bundle: String,
+    /// `fresh`, `running`, `waiting`, `failed`, `stale` or `unbuildable`.
+    pub state: String,
+    /// Why, where it is not fresh.
+    pub reason: String,
+    /// Its last build's number.
+    pub build: Option<u64>,
+    /// The outcome of its last build.
+    pub outcome: Option<String>,
+    /// The image that is served.
+    pub image: Option<String>,
+    /// That image's name.
+    pub image_name: Option<String>,
+    /// When that image was served, in milliseconds since 1970.
+    pub since: Option<i64>,
+    /// Seconds that are likely left of a running build, from history.
+    pub left: Option<f64>,
+    /// The stages of its last build.
+    pub stages: Vec<StageView>,
+    /// What failed in its last build.
+    pub error: Option<ErrorView>,
+}
+
+/// What git's hook tells: the references that a push moved.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hint {
+    /// The repository.
+    pub repository: String,
+    /// `push`, `watch` or `poll`.
+    pub kind: String,
+    /// What moved, in git's words: `old new ref`.
+    pub updates: Vec<String>,
+}
+
+/// What a hint led to.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct HintAnswer {
+    /// The plans of the branches that moved; empty where planning goes on after the answer.
+    pub plans: Vec<PushedPlan>,
+    /// Whether planning had not ended when the answer was due.
+    pub planning: bool,
+}
+
+/// The plan of a branch that was pushed.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PushedPlan {
+    /// The branch.
+    pub branch: String,
+    /// Whether the branch publishes.
+    pub tracked: bool,
+    /// The first line of the commit's message.
+    pub subject: String,
+    /// The plan.
+    pub plan: PlanView,
+    /// The faults of its pipelines, as a terminal shows them.
+    pub faults: Vec<String>,
+    /// The builds it queued.
+    pub queued: Vec<QueuedView>,
+    /// How long each bundle is likely to take, in seconds, where that is known.
+    pub about: std::collections::BTreeMap<String, f64>,
+}
+
+/// A build that is asked for.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct BuildOrder {
+    /// The repository; the only one without it.
+    pub repository: Option<String>,
+    /// The bundle.
+    pub bundle: String,
+    /// The branch, tag or commit.
+    #[serde(rename = "ref")]
+    pub revision: Option<String>,
+    /// Why.
+    pub reason: Option<String>,
+    /// The first stage that runs even if its result is known.
+    pub from: Option<String>,
+    /// The last stage that runs.
+    pub until: Option<String>,
+    /// Whether no kept result is used.
+    pub no_cache: bool,
+}
+
+/// A retry that is asked for.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RetryOrder {
+    /// The first stage that runs even if its result is known.
+    pub from: Option<String>,
+}
+
+/// What garbage collection did.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GcView {
+    /// Images that are deprecated now.
+    pub deprecated: Vec<String>,
+    /// Disks that were removed.
+    pub disks: usize,
+    /// Files of the store that were removed.
+    pub blobs: usize,
+    /// Bytes that are free now and were not.
+    pub freed: u64,
+}
+
+/// What verification found.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VerifyView {
+    /// How many things were looked at.
+    pub checked: usize,
+    /// What is wrong, with what to do.
+    pub problems: Vec<String>,
+}
+
+/// An answer that is no success.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Refusal {
+    /// What is wrong.
+    pub error: RefusalBody,
+}
+
+/// What is wrong with a request.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RefusalBody {
+    /// `missing`, `conflict`, `usage`, `denied` or `broken`: for programs.
+    pub code: String,
+    /// For people.
+    pub message: String,
+}
