@@ -64,7 +64,7 @@ fn footer(out: &mut String, status: &StatusView) {
     let percent = used * 100 / status.disk.total.max(1);
     let _ = writeln!(
         out,
-        "\ndriver {}, {} of {} running; disk {percent} %, {} free\nsandbox: {}",
+        "\ndriver {}, {} of {} running; disk {percent} %, {} free\n{}",
         status.driver,
         status.running.len(),
         plural(status.slots, "machine"),

@@ -1,9 +1,11 @@
 //! Which vars the templates of a bundle could use, found by their names in the templates' text.
 //!
-//! This errs on the side of more: a name in a comment counts. What may reach any variable counts as using all of them.
+//! Only what stands in expressions and statements counts, as the template languages find them. Within these it errs on the
+//! side of more: every word is taken for a name. What may reach any variable counts as using all of them.
 
 use std::collections::BTreeSet;
 
+use super::values::leaves;
 use crate::domain::inputs::Input;
 use crate::domain::value::Value;
 
@@ -28,13 +30,14 @@ impl Mentions {
         if handlebars && ["../", "@root", " .}", "{.}"].iter().any(|way| text.contains(way)) {
             self.all = true;
         }
-        let mut rest = &*text;
-        while let Some(start) = rest.find(is_start) {
-            let after = rest[start..].trim_start_matches(is_part);
-            let name = &rest[start..rest.len() - after.len()];
-            self.all |= REACH_ALL.contains(&name);
-            self.names.insert((name.to_owned(), member(after)));
-            rest = after;
+        for mut rest in code(&text) {
+            while let Some(start) = rest.find(is_start) {
+                let after = rest[start..].trim_start_matches(is_part);
+                let name = &rest[start..rest.len() - after.len()];
+                self.all |= REACH_ALL.contains(&name);
+                self.names.insert((name.to_owned(), member(after)));
+                rest = after;
+            }
         }
     }
 
@@ -46,12 +49,12 @@ impl Mentions {
             self.follow(entries);
         }
         if self.all {
-            let all = entries.iter().map(|(key, value)| input(key, None, value));
+            let all = entries.iter().flat_map(|(key, value)| input(key, None, value));
             inputs.extend(all);
         } else {
             for (name, member) in &self.names {
                 let found = entries.iter().find(|(key, _)| key == name);
-                inputs.extend(found.map(|(key, value)| used(key, member.as_deref(), value)));
+                inputs.extend(found.into_iter().flat_map(|(key, value)| used(key, member.as_deref(), value)));
             }
         }
         let names_image = self.all || self.names.iter().any(|(name, _)| name == IMAGE_NAME);
@@ -83,7 +86,7 @@ impl Mentions {
 }
 
 /// `name.member` where the value has that member, else the whole value.
-fn used(key: &str, member: Option<&str>, value: &Value) -> Input {
+fn used(key: &str, member: Option<&str>, value: &Value) -> Vec<Input> {
     match member.and_then(|member| Some((member, value.get(member)?))) {
         Some((member, value)) => input(key, Some(member), value),
         None => input(key, None, value),
@@ -91,10 +94,45 @@ fn used(key: &str, member: Option<&str>, value: &Value) -> Input {
 }
 
 /// Values of `bundle` keep the name that pipelines have for them.
-fn input(key: &str, member: Option<&str>, value: &Value) -> Input {
+fn input(key: &str, member: Option<&str>, value: &Value) -> Vec<Input> {
     let name = if key == "bundle" { key.to_owned() } else { format!("vars.{key}") };
     let name = member.map_or(name.clone(), |member| format!("{name}.{member}"));
-    Input::value(name, value.canonical())
+    leaves(&name, value)
+}
+
+/// The insides of expressions and statements. One that is never closed reaches to the end, and the end of one is not
+/// looked for inside of its strings.
+fn code(text: &str) -> Vec<&str> {
+    let mut found = Vec::new();
+    let mut rest = text;
+    while let Some(open) = ["{{", "{%", "{#"].iter().filter_map(|open| rest.find(open)).min() {
+        let inside = &rest[open + 2..];
+        let end = match &rest[open..open + 2] {
+            "{#" => inside.find("#}").unwrap_or(inside.len()),
+            "{%" => close(inside, "%}"),
+            _ => close(inside, "}}"),
+        };
+        if !rest[open..].starts_with("{#") {
+            found.push(&inside[..end]);
+        }
+        rest = &inside[end..];
+    }
+    found
+}
+
+fn close(inside: &str, end: &str) -> usize {
+    let mut quote = None;
+    let mut escaped = false;
+    for (at, c) in inside.char_indices() {
+        match quote {
+            None if inside[at..].starts_with(end) => return at,
+            None if c == '\'' || c == '"' => quote = Some(c),
+            Some(open) if c == open && !escaped => quote = None,
+            _ => {}
+        }
+        escaped = c == '\\' && !escaped;
+    }
+    inside.len()
 }
 
 /// The name in `.name`, `['name']` or `["name"]` right after a name.
@@ -138,11 +176,13 @@ mod tests {
     fn only_what_a_template_names_is_used() {
         assert_eq!(used_by("image: {{ result_img_id }}", false), [""; 0]);
         assert_eq!(used_by("{{ bundle.name }} {{ bundle['name'] }}", false), ["bundle.name"]);
-        assert_eq!(used_by("{% for k in bundle.items() %}", false), ["bundle"]);
+        assert_eq!(used_by("{% for k in bundle.items() %}", false), ["bundle.name", "bundle.properties.os"]);
+        assert_eq!(used_by("the bundle and its port {# {{ host }} #}", false), [""; 0]);
+        assert_eq!(used_by("{{ '}}' ~ port }} {{ \"it's\" }} host", false), ["vars.port"]);
         assert_eq!(used_by("{{ url }}", false), ["vars.host", "vars.url"]);
         assert_eq!(used_by("{{ bundle_target_name }}", false), ["bundle_target_name"]);
-        assert_eq!(used_by("{{ lookup('vars', x) }}", false).len(), 5);
-        assert_eq!(used_by("{{#with bundle}}{{ ../port }}{{/with}}", true).len(), 5);
+        assert_eq!(used_by("{{ lookup('vars', x) }}", false).len(), 6);
+        assert_eq!(used_by("{{#with bundle}}{{ ../port }}{{/with}}", true).len(), 6);
         assert_eq!(used_by("ports: {{ports}}", true), [""; 0]);
     }
 }

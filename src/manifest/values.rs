@@ -81,8 +81,19 @@ impl Walk<'_> {
 
     fn used(&mut self, name: &[String]) {
         if let Some(value) = bind::find(self.scope, name) {
-            self.inputs.push(Input::value(name.join("."), value.canonical()));
+            self.inputs.extend(leaves(&name.join("."), value));
         }
+    }
+}
+
+/// A value as inputs: a map gives one for each of its values, so that a plan can say which of them changed.
+pub(super) fn leaves(name: &str, value: &Value) -> Vec<Input> {
+    match value {
+        Value::Map(entries) if !entries.is_empty() => {
+            let below = |key: &str| if key.contains('.') { format!("{name}.{key:?}") } else { format!("{name}.{key}") };
+            entries.iter().flat_map(|(key, value)| leaves(&below(key), value)).collect()
+        }
+        other => vec![Input::value(name, other.canonical())],
     }
 }
 
