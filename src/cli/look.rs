@@ -81,8 +81,14 @@ fn show_text(show: &ShowView, style: Style) -> String {
         _ => String::new(),
     };
     let subject = show.subject.as_deref().map(|subject| format!(" {subject}")).unwrap_or_default();
-    let _ = writeln!(out, "  {}, {}{subject}", build.bundle, short(&build.commit));
-    let _ = writeln!(out, "  by {}, {}{took}", build.by, text::moment(build.queued));
+    let author = show.author.as_deref().map(|author| format!(" by {author}")).unwrap_or_default();
+    let _ = writeln!(out, "  {}, {}{author}, {}{took}", build.bundle, short(&build.commit), text::moment(build.queued));
+    if !subject.is_empty() {
+        let _ = writeln!(out, " {}", text::cut(&subject, style.width.saturating_sub(1)));
+    }
+    if build.by != "push" {
+        let _ = writeln!(out, "  asked for by {}: {}", build.by, build.reason);
+    }
     if !show.lines.is_empty() {
         out.push('\n');
         for line in &show.lines {

@@ -17,6 +17,7 @@ use crate::domain::path::RepoPath;
 use crate::domain::pipeline::Stage;
 use crate::engine::Engine;
 use crate::engine::memory::{BuildFilter, BuildRecord, ImageRecord, LogLine, LogPage};
+use crate::engine::ports::CommitInfo;
 
 /// The most builds that one answer lists.
 const MOST_BUILDS: usize = 1000;
@@ -127,8 +128,10 @@ pub(super) async fn show(State(served): State<Served>, Path(number): Path<u64>) 
     };
     let tests = engine.store().test_cases(number).await?.into_iter().map(TestView::from).collect();
     let artifacts = engine.store().artifacts(number).await?.into_iter().map(wire::ArtifactView::from).collect();
+    let (subject, author) = commit_info(engine, &record).await.map(|info| (info.subject, info.author)).unzip();
     Ok(Json(ShowView {
-        subject: subject(engine, &record).await,
+        subject,
+        author,
         lines: error_lines(engine, &record).await?,
         build: view(engine, &record),
         tests,
@@ -137,11 +140,11 @@ pub(super) async fn show(State(served): State<Served>, Path(number): Path<u64>) 
     }))
 }
 
-/// The first line of the commit's message, where the commit is still there.
-async fn subject(engine: &Engine, record: &BuildRecord) -> Option<String> {
+/// What a person wants to know of the commit, where it is still there.
+async fn commit_info(engine: &Engine, record: &BuildRecord) -> Option<CommitInfo> {
     let repositories = std::sync::Arc::clone(engine.repositories());
     let (repository, commit) = (record.order.key.repository.clone(), record.order.commit.clone());
-    blocking::run(move || repositories.describe(&repository, &commit)).await.ok().map(|info| info.subject)
+    blocking::run(move || repositories.describe(&repository, &commit)).await.ok()
 }
 
 async fn error_lines(engine: &Engine, record: &BuildRecord) -> Result<Vec<LineView>, No> {

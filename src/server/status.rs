@@ -109,7 +109,6 @@ fn bundle_view(engine: &Engine, state: &BundleState) -> BundleView {
         build: build.as_ref().map(|build| build.build),
         outcome: build.as_ref().and_then(|build| build.outcome.clone()),
         image: state.served.as_ref().map(|served| served.image.to_string()),
-        image_name: None,
         since: state.served.as_ref().map(|served| served.at.0),
         left: state.left.map(wire::seconds),
         error: build.as_ref().and_then(|build| build.error.clone()),

@@ -229,8 +229,10 @@ pub struct ShowView {
     /// The build.
     #[serde(flatten)]
     pub build: BuildView,
-    /// The first line of the commit's message.
+    /// The first line of the commit's message; `null` where the commit is gone.
     pub subject: Option<String>,
+    /// The name of the commit's author.
+    pub author: Option<String>,
     /// The lines of the log that show the error.
     pub lines: Vec<LineView>,
     /// What its tests said.
@@ -538,8 +540,6 @@ pub struct BundleView {
     pub outcome: Option<String>,
     /// The image that is served.
     pub image: Option<String>,
-    /// That image's name.
-    pub image_name: Option<String>,
     /// When that image was served, in milliseconds since 1970.
     pub since: Option<i64>,
     /// Seconds that are likely left of a running build, from history.
