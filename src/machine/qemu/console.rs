@@ -80,15 +80,18 @@ impl Keys {
         if line.contains(BEGIN) {
             (self.inside, self.complete) = (true, false);
             self.keys.clear();
-        } else if line.contains(END) {
-            self.complete |= self.inside;
-            self.inside = false;
-        } else if self.inside && self.keys.len() < 16 {
-            let mut words = line.split_whitespace();
-            if let (Some(kind), Some(key)) = (words.next(), words.next()) {
-                self.keys.push(format!("{kind} {key}"));
-            }
+            return;
         }
+        if !self.inside {
+            return;
+        }
+        // cloud-init prints a key file that lacks its last newline and the end mark in one line.
+        let (text, end) = line.split_once(END).map_or((&*line, false), |(text, _)| (text, true));
+        let mut words = text.split_whitespace();
+        if let (Some(kind), Some(key), true) = (words.next(), words.next(), self.keys.len() < 16) {
+            self.keys.push(format!("{kind} {key}"));
+        }
+        (self.inside, self.complete) = (!end, end);
     }
 }
 
@@ -137,10 +140,12 @@ mod tests {
         let verified = judge(HostKey::Verified);
         assert_eq!(verified("ssh-ed25519 GIVEN"), Verdict::Trusted);
         assert!(matches!(verified("ssh-ed25519 OWN"), Verdict::Unknown(why) if why.contains("first-seen")));
-        for line in ["boot", BEGIN, "ssh-ed25519 OWN root@vm\r", "\x1b[0m", END] {
+        let joined = format!("ssh-rsa LAST{END}");
+        for line in ["boot", BEGIN, "ssh-ed25519 OWN root@vm\r", "\x1b[0m", &joined, "ssh-ed25519 EVIL"] {
             console.line(line.as_bytes());
         }
         assert_eq!(verified("ssh-ed25519 OWN"), Verdict::Trusted);
+        assert_eq!(verified("ssh-rsa LAST"), Verdict::Trusted);
         assert!(matches!(verified("ssh-ed25519 EVIL"), Verdict::Refused(_)));
         assert_eq!(judge(HostKey::FirstSeen)("ssh-ed25519 EVIL"), Verdict::Trusted);
     }

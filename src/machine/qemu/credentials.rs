@@ -77,7 +77,7 @@ impl Keys {
         }
         let config = json!({
             "users": [account], "disable_root": user != "root", "ssh_pwauth": false, "ssh_deletekeys": true,
-            "ssh_keys": {"ed25519_private": self.host.private, "ed25519_public": self.host.public},
+            "ssh_keys": {"ed25519_private": self.host.private, "ed25519_public": format!("{}\n", self.host.public)},
         });
         // Another instance at every boot of a machine of ours: cloud-init then does its work anew.
         let instance = format!("factoryd-{}-{role}-{}", build.0, uuid::Uuid::new_v4().simple());
@@ -125,7 +125,7 @@ mod tests {
         let [(_, user_data), (_, meta_data)] = keys().seed("cloud", BuildNo(7), "test");
         insta::assert_snapshot!(user_data, @r##"
         #cloud-config
-        {"disable_root":true,"ssh_deletekeys":true,"ssh_keys":{"ed25519_private":"HOST PRIVATE\n","ed25519_public":"ssh-ed25519 HOST"},"ssh_pwauth":false,"users":[{"lock_passwd":true,"name":"cloud","shell":"/bin/bash","ssh_authorized_keys":["ssh-ed25519 LOGIN"],"sudo":"ALL=(ALL) NOPASSWD:ALL"}]}
+        {"disable_root":true,"ssh_deletekeys":true,"ssh_keys":{"ed25519_private":"HOST PRIVATE\n","ed25519_public":"ssh-ed25519 HOST\n"},"ssh_pwauth":false,"users":[{"lock_passwd":true,"name":"cloud","shell":"/bin/bash","ssh_authorized_keys":["ssh-ed25519 LOGIN"],"sudo":"ALL=(ALL) NOPASSWD:ALL"}]}
         "##);
         assert!(meta_data.contains("factoryd-7-test-"));
     }
