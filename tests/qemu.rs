@@ -283,9 +283,11 @@ async fn a_killed_daemon_leaves_nothing(state: &Path, qemu: &Qemu, base: &Base) 
     }
     daemon.kill().expect("killed");
     daemon.wait().expect("it ended");
-    assert!(qemu_runs(&state.join("s")), "the machine should outlive its daemon");
-    assert_eq!(qemu.tagged().await.expect("tags"), [BuildNo(9)]);
-    assert!(qemu.release(BuildNo(9)).await.expect("released") >= 1);
+    // Released before anything is asserted, so that a failing test leaves no machine.
+    let (outlived, tagged) = (qemu_runs(&state.join("s")), qemu.tagged().await.expect("tags"));
+    let released = qemu.release(BuildNo(9)).await.expect("released");
+    assert!(outlived, "the machine should outlive its daemon");
+    assert_eq!((tagged, released >= 1), (vec![BuildNo(9)], true));
     assert_eq!(qemu.release(BuildNo(9)).await.expect("twice is success"), 0);
     assert!(!qemu_runs(&state.join("s")) && !state.join("s/machines/9").exists());
     assert!(qemu.tagged().await.expect("tags").is_empty());
