@@ -157,26 +157,29 @@ fn step_check(step: &Step) -> serde_json::Map<String, serde_json::Value> {
     keys
 }
 
-fn faults(out: &mut String, faults: &[Fault]) {
+fn faults(out: &mut String, faults: &[Fault], word: &str) {
     for fault in faults {
-        let _ = writeln!(out, "{fault}\n");
+        let _ = writeln!(out, "{}", fault.render(word));
     }
 }
 
 fn describe(reading: &Reading, style: Style) -> String {
     let mut out = String::new();
-    faults(&mut out, &reading.faults);
+    faults(&mut out, &reading.faults, "error");
     let (mut good, mut bad) = (0, 0);
     for bundle in &reading.bundles {
         match &bundle.verdict {
             Ok(buildable) => {
                 good += 1;
-                faults(&mut out, &buildable.warnings);
+                faults(&mut out, &buildable.warnings, "warning");
             }
             Err(unbuildable) => {
                 bad += 1;
-                faults(&mut out, &unbuildable.faults);
-                let _ = writeln!(out, "{} {}  {}", style.mark("unbuildable"), bundle.path, unbuildable.reason);
+                faults(&mut out, &unbuildable.faults, "error");
+                // What a fault above says is not said twice.
+                let reason = if unbuildable.faults.is_empty() { &unbuildable.reason } else { "" };
+                let line = format!("{} {}  {reason}", style.mark("unbuildable"), bundle.path);
+                let _ = writeln!(out, "{}", line.trim_end());
             }
         }
     }

@@ -22,12 +22,12 @@ pub(super) struct Options {
 enum Action {
     /// One image: its properties, copies and lineage.
     Show {
-        /// Its id, or the beginning of it.
+        /// Its id, the beginning of it, or its name.
         image: String,
     },
     /// Write an image to a file, verified.
     Export {
-        /// Its id, or the beginning of it.
+        /// Its id, the beginning of it, or its name.
         image: String,
         /// Where to write it.
         #[arg(short, long, value_name = "FILE")]
@@ -35,17 +35,17 @@ enum Action {
     },
     /// Keep an image whatever retention says.
     Pin {
-        /// Its id, or the beginning of it.
+        /// Its id, the beginning of it, or its name.
         image: String,
     },
     /// Leave an image to retention again.
     Unpin {
-        /// Its id, or the beginning of it.
+        /// Its id, the beginning of it, or its name.
         image: String,
     },
     /// Say that nobody should begin to use an image.
     Deprecate {
-        /// Its id, or the beginning of it.
+        /// Its id, the beginning of it, or its name.
         image: String,
     },
 }

@@ -42,7 +42,7 @@ pub(super) async fn builds(context: &Context, options: &BuildsOptions) -> Result
         for build in &answer.builds {
             let _ = writeln!(
                 out,
-                "{} #{:<5} {:width$} {} {}  {}",
+                "{} #{:<5} {:width$} {:<7} {}  {}",
                 style.mark(word(build)),
                 build.build,
                 build.bundle,

@@ -1,4 +1,4 @@
-//! The command line: one file per group of commands, words and marks in [`text`], the daemon behind [`client`].
+//! The command line: one file per group of commands, words and marks in `text`, the daemon behind `client`.
 //!
 //! Data goes to standard output, talk to standard error. Every command that prints also takes `--json`.
 

@@ -74,7 +74,7 @@ pub(super) fn offline(context: &Context, options: &Options) -> Result<(), Failur
 
 fn tell_faults(faults: &[Fault]) {
     for fault in faults {
-        eprintln!("{fault}\n");
+        eprintln!("{}", fault.render("error"));
     }
 }
 

@@ -90,7 +90,7 @@ fn vars(tree: &Directory, bundle: &Path) -> Result<Value, Failure> {
         .map_err(|_| Failure::failed(format!("{}: it is not UTF-8", bundle.join(FILE).display())))?;
     let name = RepoPath::new(bundle.file_name().unwrap_or_default().as_encoded_bytes()).unwrap_or_default();
     read_vars(FILE, &name, &text).map_err(|faults| {
-        faults.iter().for_each(|fault| eprintln!("{fault}\n"));
+        faults.iter().for_each(|fault| eprintln!("{}", fault.render("error")));
         Failure::failed(format!("{} can't be read", bundle.join(FILE).display()))
     })
 }

@@ -4,7 +4,7 @@
 //!
 //! - [`planner`] compares branch tips with what is served and queues builds, each plan in one transaction;
 //! - [`scheduler`] decides which queued build starts, and why the others wait;
-//! - [`runner`] takes one build through its stages, journalling each intent before and each result after it;
+//! - `runner` takes one build through its stages, journalling each intent before and each result after it;
 //! - [`reaper`] clears away what a process left that died, and sends its builds on;
 //! - [`care`] is garbage collection, retention and verification.
 
