@@ -441,6 +441,13 @@ pub trait Host: Send + Sync {
 
     /// Runs a program to its end and keeps what was asked for.
     async fn run(&self, job: &HostJob, lines: &Lines, wait: &Wait) -> Result<HostEnd, PortError>;
+
+    /// Ends what still runs for a build and removes its private copies; says how many processes and directories that
+    /// were. Doing it twice is success. For after a crash, or when [`Host::run`]'s future was dropped.
+    async fn release(&self, build: BuildNo) -> Result<usize, PortError>;
+
+    /// The builds that have a private copy: running ones, and those that [`Host::release`] is for.
+    async fn tagged(&self) -> Result<Vec<BuildNo>, PortError>;
 }
 
 /// A branch and the commit at its tip.

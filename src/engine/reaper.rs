@@ -3,6 +3,8 @@
 //! For each unfinished build that a dead process had taken up: everything outside that carries its number is removed
 //! (twice is success), then its journal says so, and the scheduler takes it up again; after its second attempt it ends.
 
+use std::collections::BTreeSet;
+
 use tracing::{info, warn};
 
 use super::Engine;
@@ -10,6 +12,7 @@ use super::planner::scratch_of;
 use super::ports::PortError;
 use crate::blocking;
 use crate::domain::build::{BuildState, Effect, Event, Failure, Outcome, StageEnd};
+use crate::domain::id::BuildNo;
 use crate::store::{BuildRecord, StoreError};
 
 /// How often a build is taken up before it is given up.
@@ -77,11 +80,7 @@ async fn end(
 /// Removes what the build had made outside. Disks whose row was never written are removed too: nothing knows them.
 async fn release(engine: &Engine, record: &BuildRecord) {
     let number = record.order.number;
-    match engine.driver().release(number).await {
-        Ok(0) => {}
-        Ok(count) => info!(build = number.0, count, "removed what the build had left outside"),
-        Err(error) => warn!(build = number.0, %error, "not everything of the build can be removed"),
-    }
+    release_tagged(engine, number).await;
     if let Err(error) = drop_unrecorded(engine, record).await {
         warn!(build = number.0, %error, "a disk without a row can't be removed; gc will");
     }
@@ -112,15 +111,27 @@ async fn drop_unrecorded(engine: &Engine, record: &BuildRecord) -> Result<(), Po
     Ok(())
 }
 
-/// Removes machines that carry the number of a build that has ended, or of none that is known.
-pub async fn sweep(engine: &Engine) {
-    let tagged = match engine.driver().tagged().await {
-        Ok(tagged) => tagged,
-        Err(error) => {
-            warn!(%error, "can't look for leftovers");
-            return;
+/// Removes what carries a build's number, at the driver and at the host.
+async fn release_tagged(engine: &Engine, build: BuildNo) {
+    for released in [engine.driver().release(build).await, engine.host().release(build).await] {
+        match released {
+            Ok(0) => {}
+            Ok(count) => info!(build = build.0, count, "removed what the build had left outside"),
+            Err(error) => warn!(build = build.0, %error, "not everything of the build can be removed"),
         }
-    };
+    }
+}
+
+/// Removes machines, processes and private copies that carry the number of a build that has ended, or of none that is
+/// known.
+pub async fn sweep(engine: &Engine) {
+    let mut tagged = BTreeSet::new();
+    for found in [engine.driver().tagged().await, engine.host().tagged().await] {
+        match found {
+            Ok(found) => tagged.extend(found),
+            Err(error) => warn!(%error, "can't look for leftovers"),
+        }
+    }
     for number in tagged {
         let is_live = engine.running().contains_key(&number);
         let ended = match engine.store().build(number).await {
@@ -129,9 +140,7 @@ pub async fn sweep(engine: &Engine) {
         };
         if !is_live && ended {
             info!(build = number.0, "sweeping leftovers");
-            if let Err(error) = engine.driver().release(number).await {
-                warn!(build = number.0, %error, "leftovers can't be removed");
-            }
+            release_tagged(engine, number).await;
         }
     }
 }

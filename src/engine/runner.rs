@@ -361,6 +361,9 @@ impl Run {
         if let Err(error) = self.driver.release(self.order.number).await {
             warn!(%error, "not everything of this build can be released; it is swept later");
         }
+        if let Err(error) = self.engine.host().release(self.order.number).await {
+            warn!(%error, "private copies of this build can't be removed; they are swept later");
+        }
         let scratch = self.scratch.clone();
         let removed = blocking::run(move || std::fs::remove_dir_all(scratch)).await;
         if let Err(error) = removed

@@ -58,30 +58,6 @@ impl SandboxedHost {
         Self { sandbox: Sandbox::new(settings), known: Mutex::default() }
     }
 
-    /// Ends what still runs for a build and removes its private copies; says how many processes and directories that
-    /// were. Doing it twice is success. For after a crash, or when [`Host::run`]'s future was dropped.
-    ///
-    /// # Errors
-    /// When a process does not end or a file can't be removed.
-    pub async fn release(&self, build: BuildNo) -> Result<usize, PortError> {
-        let root = self.sandbox.settings.scratch.clone();
-        let unable = |error: std::io::Error| PortError::unavailable(format!("can't clear build {build}: {error}"));
-        let ended = process::end_tagged(TAG, &root.join(build.0.to_string())).await.map_err(unable)?;
-        let removed = blocking::run(move || scratch::remove_build(&root, build)).await.map_err(unable)?;
-        Ok(ended + usize::from(removed))
-    }
-
-    /// The builds that have a private copy: running ones, and those that [`SandboxedHost::release`] is for.
-    ///
-    /// # Errors
-    /// When the scratch directory can't be read.
-    pub async fn tagged(&self) -> Result<Vec<BuildNo>, PortError> {
-        let root = self.sandbox.settings.scratch.clone();
-        blocking::run(move || scratch::builds(&root))
-            .await
-            .map_err(|error| PortError::unavailable(format!("can't read the scratch directory: {error}")))
-    }
-
     async fn run_in(
         &self,
         scratch: &Scratch,
@@ -165,6 +141,21 @@ impl Host for SandboxedHost {
             tracing::warn!(build = job.build.0, %error, "a private copy was not removed");
         }
         ended
+    }
+
+    async fn release(&self, build: BuildNo) -> Result<usize, PortError> {
+        let root = self.sandbox.settings.scratch.clone();
+        let unable = |error: std::io::Error| PortError::unavailable(format!("can't clear build {build}: {error}"));
+        let ended = process::end_tagged(TAG, &root.join(build.0.to_string())).await.map_err(unable)?;
+        let removed = blocking::run(move || scratch::remove_build(&root, build)).await.map_err(unable)?;
+        Ok(ended + usize::from(removed))
+    }
+
+    async fn tagged(&self) -> Result<Vec<BuildNo>, PortError> {
+        let root = self.sandbox.settings.scratch.clone();
+        blocking::run(move || scratch::builds(&root))
+            .await
+            .map_err(|error| PortError::unavailable(format!("can't read the scratch directory: {error}")))
     }
 }
 
