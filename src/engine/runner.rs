@@ -66,6 +66,8 @@ pub(super) struct Run {
 pub(super) struct Done {
     pub(super) resolved: Fingerprint,
     pub(super) payload: Payload,
+    /// The result that was kept under another fingerprint, where what it stands for was put right in place: it moves.
+    pub(super) moved: Option<StageResult>,
     pub(super) expires: Option<Moment>,
     /// Rows to be written in the same transaction as the end of the stage.
     pub(super) records: Vec<Record>,
@@ -179,6 +181,13 @@ impl Run {
 
     /// Writes a stage's result and its end in one transaction.
     async fn keep(&mut self, need: &StageInputs, done: Done) -> Result<(), Stop> {
+        let mut records = done.records;
+        if let Some(moved) = done.moved {
+            records.push(Record::MoveResult { stage: need.stage, from: moved.declared, to: need.declared });
+            self.results.insert(need.stage, StageResult { declared: need.declared, ..moved });
+            let event = Event::StageFinished { stage: need.stage, end: StageEnd::Passed };
+            return Ok(self.journal(event, records).await?);
+        }
         let result = StageResult {
             number: None,
             repository: self.order.key.repository.clone(),
@@ -192,7 +201,6 @@ impl Run {
             expires: done.expires,
             payload: done.payload,
         };
-        let mut records = done.records;
         records.push(Record::Result(result.clone()));
         self.results.insert(need.stage, result);
         let event = Event::StageFinished { stage: need.stage, end: StageEnd::Passed };

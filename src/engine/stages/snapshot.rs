@@ -13,9 +13,9 @@ use crate::domain::expression::Text;
 use crate::domain::id::{Digest, DiskId, Fingerprint, ImageId};
 use crate::domain::image::{Image, ImageState, Lineage};
 use crate::domain::pipeline::{Snapshot, Stage};
-use crate::engine::planner::prints;
+use crate::engine::planner::{Prints, prints};
 use crate::engine::ports::ImageOrder;
-use crate::store::{Payload, Record};
+use crate::store::{Payload, Record, StageResult};
 
 pub(in crate::engine) async fn run(run: &mut Run) -> Result<Done, Stop> {
     let Some(snapshot) = run.buildable.pipeline.snapshot.clone() else {
@@ -25,16 +25,24 @@ pub(in crate::engine) async fn run(run: &mut Run) -> Result<Done, Stop> {
     run.destroy_machine("provision").await?;
     let disk = disk_print(run)?;
     let resolved = run.resolved(Stage::Snapshot, vec![("disk".to_owned(), disk.to_string())]).await?;
-    let (image, mut records) = match same_disk(run, disk).await? {
-        Some(image) => put_right(run, image, &snapshot).await?,
-        None => publish(run, &snapshot, disk).await?,
+    let (image, moved, mut records) = match same_disk(run, disk).await? {
+        Some((image, stages)) => {
+            let (image, records) = put_right(run, image, &snapshot).await?;
+            // Its old name and properties are no more, so nothing may be found under their fingerprint.
+            let moved = if records.is_empty() { None } else { kept_as(run, &image, &stages).await? };
+            (image, moved, records)
+        }
+        None => {
+            let (image, records) = publish(run, &snapshot, disk).await?;
+            (image, None, records)
+        }
     };
     records.push(serve(run, &image));
     let payload = Payload::Snapshot { image: image.id.clone() };
     run.stage_log(Stage::Snapshot).say(&format!("image {} {}", image.id, image.name));
     run.journal(Event::Served(image.id.clone()), Vec::new()).await?;
     run.image = Some(image);
-    Ok(Done { resolved, payload, expires: None, records })
+    Ok(Done { resolved, payload, moved, expires: None, records })
 }
 
 /// Serves the image of a kept result: a revert, or a later attempt of the same build.
@@ -77,13 +85,23 @@ fn disk_print(run: &Run) -> Result<Fingerprint, Stop> {
 
 /// The image that is served for this bundle, if it holds the very disk that was tested and no other bundle or branch
 /// serves it: then it is put right in place.
-async fn same_disk(run: &Run, disk: Fingerprint) -> Result<Option<Image>, Stop> {
+async fn same_disk(run: &Run, disk: Fingerprint) -> Result<Option<(Image, Prints)>, Stop> {
     let key = &run.order.key;
     let store = run.engine.store();
     let Some(served) = store.served(&key.repository, &key.branch).await?.remove(&key.path) else { return Ok(None) };
     let Some(image) = by_id(run, &served.image).await? else { return Ok(None) };
     let is_alone = store.serving(&image.id).await? == 1;
-    Ok((image.lineage.disk == disk && image.state == ImageState::Published && is_alone).then_some(image))
+    let is_same = image.lineage.disk == disk && image.state == ImageState::Published && is_alone;
+    Ok(is_same.then_some((image, served.stages)))
+}
+
+/// The kept result that an image has under the fingerprints it is served with.
+async fn kept_as(run: &Run, image: &Image, stages: &Prints) -> Result<Option<StageResult>, Stop> {
+    let Some((_, declared)) = stages.iter().find(|(stage, _)| *stage == Stage::Snapshot) else { return Ok(None) };
+    let (repository, driver, now) = (&run.order.key.repository, run.driver.name(), run.engine.clock().now());
+    let store = run.engine.store();
+    let kept = store.usable(repository, Stage::Snapshot, *declared, driver, run.order.tracked, now).await?;
+    Ok(kept.filter(|kept| kept.payload == Payload::Snapshot { image: image.id.clone() }))
 }
 
 /// Gives an image the name prefix, the properties and the minimum that the pipeline says; nothing where they are so.

@@ -35,7 +35,7 @@ pub(in crate::engine) async fn run(run: &mut Run) -> Result<Done, Stop> {
         skipped: count(CaseOutcome::Skipped),
         failed_allowed: count(CaseOutcome::Failed) + count(CaseOutcome::Error),
     };
-    Ok(Done { resolved, payload, expires: None, records: Vec::new() })
+    Ok(Done { resolved, payload, moved: None, expires: None, records: Vec::new() })
 }
 
 /// The numbers of the reports say more than an exit code.
