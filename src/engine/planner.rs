@@ -19,7 +19,7 @@ use crate::domain::bundle::BundleKey;
 use crate::domain::id::{Branch, CommitId, Fingerprint, RepoName};
 use crate::domain::path::RepoPath;
 use crate::domain::pipeline::Stage;
-use crate::domain::plan::{Action, BundlePlan, Facts, Kept, Plan, plan};
+use crate::domain::plan::{Action, BundlePlan, Facts, Kept, Plan, StagePlan, plan, plan_bundle};
 use crate::domain::tree::TreeError;
 use crate::manifest::fault::Fault;
 use crate::manifest::read;
@@ -61,6 +61,9 @@ pub enum PlanError {
 
 /// The declared fingerprints of a bundle's stages, in order.
 pub(super) type Prints = Vec<(Stage, Fingerprint)>;
+
+/// What each bundle of a branch is served with.
+type ServedPrints = HashMap<RepoPath, Prints>;
 
 /// A commit that was read.
 pub(super) struct Read {
@@ -204,18 +207,44 @@ impl Engine {
         reading: &Reading,
     ) -> Result<Facts, StoreError> {
         let serving = if tracked { branch } else { head.unwrap_or(branch) };
-        let served = self.store().served(repository, serving).await?;
-        let served: HashMap<RepoPath, Vec<(Stage, Fingerprint)>> =
-            served.into_iter().map(|(path, served)| (path, served.stages)).collect();
+        let served = self.served_prints(repository, serving).await?;
         // What is served as it should be needs no further look: usually that is nearly everything.
-        let open: Vec<(&RepoPath, &Arc<Buildable>)> = reading
+        let open = reading
             .bundles
             .iter()
-            .filter_map(|bundle| Some((&bundle.path, bundle.verdict.as_ref().ok()?)))
+            .filter_map(|bundle| Some((&bundle.path, bundle.verdict.as_ref().ok()?.as_ref())))
             .filter(|(path, buildable)| served.get(*path) != Some(&prints(buildable)))
             .collect();
+        self.facts_about(repository, serving, tracked, served, open).await
+    }
+
+    /// What a plan says now of each stage of a build, so that the build can say why each one runs.
+    pub(super) async fn stage_plans(&self, order: &Order, buildable: &Buildable) -> Result<Vec<StagePlan>, StoreError> {
+        let (repository, path) = (&order.key.repository, &order.key.path);
+        let head = if order.tracked { None } else { self.tips(repository).await.ok().and_then(|(_, head)| head) };
+        let serving = head.unwrap_or_else(|| order.key.branch.clone());
+        let served = self.served_prints(repository, &serving).await?;
+        let mut facts = self.facts_about(repository, &serving, order.tracked, served, vec![(path, buildable)]).await?;
+        // Somebody asked for it, whatever failed before.
+        facts.failed.clear();
+        Ok(plan_bundle(&buildable.candidate(path), &facts).stages)
+    }
+
+    async fn served_prints(&self, repository: &RepoName, branch: &Branch) -> Result<ServedPrints, StoreError> {
+        let served = self.store().served(repository, branch).await?;
+        Ok(served.into_iter().map(|(path, served)| (path, served.stages)).collect())
+    }
+
+    async fn facts_about(
+        &self,
+        repository: &RepoName,
+        serving: &Branch,
+        tracked: bool,
+        served: ServedPrints,
+        bundles: Vec<(&RepoPath, &Buildable)>,
+    ) -> Result<Facts, StoreError> {
         let all: Vec<Fingerprint> =
-            open.iter().flat_map(|(_, buildable)| buildable.stages.iter().map(|stage| stage.declared)).collect();
+            bundles.iter().flat_map(|(_, buildable)| buildable.stages.iter().map(|stage| stage.declared)).collect();
         let now = self.clock().now();
         let driver = &self.policy().driver;
         let mut kept: HashMap<Fingerprint, Kept> = HashMap::new();
@@ -226,7 +255,7 @@ impl Engine {
         let failed = self.store().failures(repository, all, tracked).await?;
         let key =
             |path: &RepoPath| BundleKey { repository: repository.clone(), branch: serving.clone(), path: path.clone() };
-        let keys = open.iter().map(|(path, _)| key(path)).collect();
+        let keys = bundles.iter().map(|(path, _)| key(path)).collect();
         let last =
             self.store().last_inputs_of(keys).await?.into_iter().map(|(key, inputs)| (key.path, inputs)).collect();
         Ok(Facts { kept, failed, served, last })

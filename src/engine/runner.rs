@@ -26,6 +26,7 @@ use crate::domain::image::Image;
 use crate::domain::inputs;
 use crate::domain::path::RepoPath;
 use crate::domain::pipeline::Stage;
+use crate::domain::plan::{StagePlan, StageState};
 use crate::domain::value::Value;
 use crate::manifest::reading::{Buildable, StageInputs};
 use crate::store::{Artifact, Blob, BuildRecord, LogWriter, Payload, Record, StageResult, StoreError};
@@ -53,6 +54,8 @@ pub(super) struct Run {
     pub(super) disk_image: Option<Image>,
     /// The image that this build leaves served.
     pub(super) image: Option<Image>,
+    /// Why each stage runs, if it does, as a plan says it at the start of this run.
+    reasons: BTreeMap<Stage, String>,
     /// The paths of this build's artifacts.
     pub(super) archived: BTreeSet<RepoPath>,
     /// Rows that are written with the next event.
@@ -109,9 +112,11 @@ impl Run {
             }
         };
         let disk_image = served_disk(engine, &record.order, &buildable).await?;
+        let plans = engine.stage_plans(&record.order, &buildable).await?;
         Ok(Some(Self {
             engine: engine.clone(),
             disk_image,
+            reasons: plans.into_iter().map(|plan| (plan.stage, why(plan))).collect(),
             driver: Arc::clone(engine.driver()),
             wait: Wait { cancel, deadline: Instant::now() + buildable.pipeline.timeout },
             log: Arc::new(engine.store().log_writer(number)),
@@ -235,7 +240,7 @@ impl Run {
         if self.order.no_cache || self.order.from.is_some_and(|from| stage >= from) {
             return format!("asked for by {}", self.order.by);
         }
-        self.order.reason.clone()
+        self.reasons.get(&stage).unwrap_or(&self.order.reason).clone()
     }
 
     /// Journals what a stage found besides its declared inputs, and gives the resolved fingerprint.
@@ -388,6 +393,14 @@ impl Run {
             self.journal(Event::Released(Effect::Machine { role: role.to_owned() }), Vec::new()).await?;
         }
         Ok(())
+    }
+}
+
+/// Why a stage runs, as its plan has it. One that runs although a result is kept finds that what it stood for is gone.
+fn why(plan: StagePlan) -> String {
+    match plan.state {
+        StageState::Hit => "what its kept result stood for is gone".to_owned(),
+        _ => plan.reason,
     }
 }
 
