@@ -3,9 +3,9 @@
 //! ```text
 //!             Started                       Finished(passed | failed | cancelled)
 //!   queued ───────────► running ─────────────────────────────────────────────────► finished
-//!      │                 │    ▲
-//!      │     Interrupted └────┘ (the daemon died; the next attempt starts where the last stage ended)
-//!      └── Finished(superseded | cancelled | failed) ────────────────────────────► finished
+//!    │  ▲ Interrupted      │
+//!    │  └──────────────────┘ (the daemon died; the next attempt starts where the last stage ended)
+//!    └── Finished(superseded | cancelled | failed) ──────────────────────────────► finished
 //! ```
 //!
 //! [`Build::apply`] is the only place that moves a build from one state to another. Everything else that is stored of a
@@ -479,8 +479,10 @@ impl Build {
         true
     }
 
-    /// What was running waits again; what had ended keeps its end. The machines are gone.
+    /// It waits to be taken up again, and so does the stage that was running; what had ended keeps its end. The machines
+    /// are gone.
     fn interrupt(&mut self) {
+        self.state = BuildState::Queued;
         self.open.clear();
         for run in self.stages.values_mut().filter(|run| run.progress == StageProgress::Running) {
             *run = StageRun::new(StageProgress::Waiting);
@@ -554,6 +556,7 @@ mod tests {
             Event::Interrupted,
         ];
         let build = fold(&events).expect("a legal journal");
+        assert_eq!(build.state, BuildState::Queued);
         assert_eq!(build.stages[&Stage::Boot].progress, StageProgress::Passed);
         assert_eq!(build.stages[&Stage::Provision].progress, StageProgress::Waiting);
         assert!(build.open.is_empty());
