@@ -90,6 +90,12 @@ pub(super) fn clear(
     Ok(())
 }
 
+/// A build that was superseded was stopped, and says nothing about its inputs: they may be wanted again.
+pub(super) fn forget(tx: &Transaction<'_>, build: BuildNo) -> Result<(), Fault> {
+    tx.prepare_cached("DELETE FROM failure WHERE build = ?1")?.execute([Col(build)])?;
+    Ok(())
+}
+
 /// What a build that failed or was cancelled leaves: the stage it was in, else all that it had not reached, else (it
 /// failed after all of them) the last.
 pub(super) fn of_end(

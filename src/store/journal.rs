@@ -239,10 +239,13 @@ impl Open {
             )?
             .execute((self.bundle, Col(self.number)))?;
         }
-        if matches!(outcome, Outcome::Failed | Outcome::Cancelled) {
-            failures::of_end(tx, &self.repository, self.tracked, self.number, &self.build)?;
+        match outcome {
+            Outcome::Failed | Outcome::Cancelled => {
+                failures::of_end(tx, &self.repository, self.tracked, self.number, &self.build)
+            }
+            Outcome::Superseded => failures::forget(tx, self.number),
+            Outcome::Passed => Ok(()),
         }
-        Ok(())
     }
 
     fn record(&self, tx: &Transaction<'_>, at: Moment, record: &Record) -> Result<(), Fault> {
