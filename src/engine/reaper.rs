@@ -3,7 +3,7 @@
 //! For each unfinished build that a dead process had taken up: everything outside that carries its number is removed
 //! (twice is success), then its journal says so, and the scheduler takes it up again; after its second attempt it ends.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 
 use tracing::{info, warn};
 
@@ -12,7 +12,7 @@ use super::planner::scratch_of;
 use super::ports::PortError;
 use crate::blocking;
 use crate::domain::build::{BuildState, Effect, Event, Failure, Outcome, StageEnd};
-use crate::domain::id::BuildNo;
+use crate::domain::id::{BuildNo, DiskId};
 use crate::store::{BuildRecord, StoreError};
 
 /// How often a build is taken up before it is given up.
@@ -94,11 +94,7 @@ async fn release(engine: &Engine, record: &BuildRecord) {
 }
 
 async fn drop_unrecorded(engine: &Engine, record: &BuildRecord) -> Result<(), PortError> {
-    let known = engine
-        .store()
-        .referenced_disks(engine.driver().name())
-        .await
-        .map_err(|error| PortError::unavailable(error.to_string()))?;
+    let known = recorded_disks(engine).await.map_err(|error| PortError::unavailable(error.to_string()))?;
     for effect in &record.build.open {
         let disk = match effect {
             Effect::Disk(disk) | Effect::Image { disk, .. } => disk,
@@ -109,6 +105,15 @@ async fn drop_unrecorded(engine: &Engine, record: &BuildRecord) -> Result<(), Po
         }
     }
     Ok(())
+}
+
+/// The disks that rows tell of. What a journal has open is none of them.
+async fn recorded_disks(engine: &Engine) -> Result<HashSet<DiskId>, StoreError> {
+    let results = engine.store().all_results().await?;
+    let mut disks: HashSet<DiskId> = results.iter().flat_map(|result| result.payload.disks()).cloned().collect();
+    let images = engine.store().images().await?;
+    disks.extend(images.into_iter().flat_map(|image| image.image.copies).map(|copy| copy.disk));
+    Ok(disks)
 }
 
 /// Removes what carries a build's number, at the driver and at the host.
