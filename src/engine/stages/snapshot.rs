@@ -12,6 +12,7 @@ use crate::domain::build::{Effect, Event};
 use crate::domain::expression::Text;
 use crate::domain::id::{Digest, DiskId, Fingerprint, ImageId};
 use crate::domain::image::{Image, ImageState, Lineage};
+use crate::domain::inputs;
 use crate::domain::pipeline::{Snapshot, Stage};
 use crate::engine::planner::{Prints, prints};
 use crate::engine::ports::ImageOrder;
@@ -75,10 +76,14 @@ fn check_newest(run: &Run) -> Result<(), Stop> {
     Err(Stop::Superseded("a newer commit changed its inputs before it was published".to_owned()))
 }
 
-/// What the disk's bits are known by: the resolved fingerprint of the stage that made them.
+/// What the disk's bits are known by: the resolved fingerprint of the stage that made them and, where steps did, the build
+/// that ran them, since the same steps done again leave other bits.
 fn disk_print(run: &Run) -> Result<Fingerprint, Stop> {
     let stage = run.buildable.pipeline.disk_stage();
-    let made = run.results.get(&stage).map(|result| result.resolved);
+    let made = run.results.get(&stage).map(|result| match stage {
+        Stage::Provision => inputs::resolved(result.resolved, None, &[("build".to_owned(), result.build.to_string())]),
+        _ => result.resolved,
+    });
     let served = run.disk_image.as_ref().map(|image| image.lineage.disk);
     made.or(served).ok_or_else(|| Stop::failed(format!("the {stage} stage left no disk"), "factoryd verify"))
 }
