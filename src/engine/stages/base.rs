@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use super::super::failure::Stop;
 use super::super::runner::Run;
 use crate::blocking;
-use crate::domain::id::ImageId;
+use crate::domain::id::{Fingerprint, ImageId};
 use crate::domain::image::{Image, ImageState};
 use crate::domain::inputs::Input;
 use crate::domain::path::RepoPath;
@@ -61,8 +61,8 @@ async fn allowed(run: &Run, path: &str) -> Result<PathBuf, Stop> {
 }
 
 async fn of_catalogue(run: &Run, name: &str) -> Result<BaseSource, Stop> {
-    if let Some(bundle) = base_bundle(run) {
-        return of_bundle(run, &bundle).await;
+    if let Some((bundle, disk)) = base_bundle(run) {
+        return of_bundle(run, &bundle, disk).await;
     }
     let store = run.engine.store();
     let mut images: Vec<Image> = match by_id(run, &ImageId::from(name)).await? {
@@ -94,26 +94,33 @@ pub(super) async fn by_id(run: &Run, id: &ImageId) -> Result<Option<Image>, Stop
     Ok(found.map(|record| record.image))
 }
 
-/// The bundle that this one is based on, as its inputs have it.
-fn base_bundle(run: &Run) -> Option<RepoPath> {
+/// The bundle that this one is based on and the fingerprint of its disk, as its inputs have them.
+fn base_bundle(run: &Run) -> Option<(RepoPath, Fingerprint)> {
     run.buildable.stages.first()?.own.iter().find_map(|input| match input {
-        Input::Base { bundle, .. } => Some(bundle.clone()),
+        Input::Base { bundle, fingerprint } => Some((bundle.clone(), *fingerprint)),
         _ => None,
     })
 }
 
-async fn of_bundle(run: &Run, bundle: &RepoPath) -> Result<BaseSource, Stop> {
+/// The image that serves the base with the very inputs that this build counts on: on its own branch, or on the default
+/// one for a build that serves none.
+async fn of_bundle(run: &Run, bundle: &RepoPath, disk: Fingerprint) -> Result<BaseSource, Stop> {
     let key = &run.order.key;
-    let mut served = run.engine.store().served(&key.repository, &key.branch).await?;
-    let image = match served.remove(bundle) {
+    let head = if run.order.tracked { None } else { run.engine.tips(&key.repository).await?.1 };
+    let branch = head.as_ref().unwrap_or(&key.branch);
+    let mut served = run.engine.store().served(&key.repository, branch).await?;
+    let image = match served.remove(bundle).filter(|served| served.stages.iter().any(|(_, print)| *print == disk)) {
         Some(served) => by_id(run, &served.image).await?,
         None => None,
     };
     match image {
         Some(image) => of_image(run, &image),
         None => Err(Stop::failed(
-            format!("the base {bundle} has no served image"),
-            format!("build it first: factoryd build {bundle}"),
+            format!(
+                "the base {bundle} is not served on {branch} with the inputs it has at {}",
+                run.order.commit.short()
+            ),
+            format!("factoryd build {bundle} on a branch that publishes, or start from a newer commit"),
         )),
     }
 }
