@@ -24,7 +24,7 @@ pub mod scheduler;
 mod stages;
 pub mod views;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -78,6 +78,8 @@ struct Shared {
     caches: HashMap<RepoName, Arc<Cache>>,
     /// What the newest planned tip wants of each bundle: what may publish, and what it is based on.
     wanted: Mutex<HashMap<BundleKey, Wanted>>,
+    /// The repositories that were planned in this process. Before that nobody knows what is wanted of them.
+    known: Mutex<BTreeSet<RepoName>>,
     /// The builds that run in this process.
     running: Mutex<BTreeMap<BuildNo, Running>>,
     /// Why queued builds wait, as the scheduler last saw it.
@@ -133,6 +135,7 @@ impl Engine {
                 caches,
                 plans: Mutex::default(),
                 wanted: Mutex::default(),
+                known: Mutex::default(),
                 running: Mutex::default(),
                 waits: Mutex::default(),
                 planning: tokio::sync::Mutex::default(),

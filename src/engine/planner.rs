@@ -87,9 +87,13 @@ impl Engine {
             let is_tracked = tracked.contains(&tip.branch);
             planned.push(self.plan_tip(repository, tip, is_tracked, head.as_ref()).await?);
         }
-        for gone in tracked.iter().filter(|branch| !tips.iter().any(|tip| tip.branch == **branch)) {
-            self.retire_branch(repository, gone).await?;
+        // A deleted HEAD is tracked no more, so those that were are looked at too.
+        let mut gone: BTreeSet<Branch> = self.store().planned_branches(repository).await?.into_iter().collect();
+        gone.extend(tracked);
+        for branch in gone.iter().filter(|branch| !tips.iter().any(|tip| tip.branch == **branch)) {
+            self.retire_branch(repository, branch).await?;
         }
+        unpoisoned(&self.shared.known).insert(repository.clone());
         self.wake();
         Ok(planned)
     }

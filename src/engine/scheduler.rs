@@ -47,9 +47,15 @@ fn note_end(ended: &Result<(), tokio::task::JoinError>) {
 
 async fn start_what_can(engine: &Engine, builds: &mut JoinSet<()>, draining: bool) -> Result<(), StoreError> {
     let unfinished = engine.store().unfinished().await?;
-    let mut waiting = Vec::new();
+    let known = unpoisoned(&engine.shared.known).clone();
+    let (mut waiting, mut early) = (Vec::new(), Vec::new());
     for record in unfinished.iter().filter(|record| record.build.state == BuildState::Queued) {
         if engine.running().contains_key(&record.order.number) {
+            continue;
+        }
+        // A build of an earlier process may be wanted no more, or wait for a base: the first plan says so.
+        if !known.contains(&record.order.key.repository) {
+            early.push((record.order.number, "for its repository to be planned".to_owned()));
             continue;
         }
         let base = base_state(engine, record, &unfinished).await?;
@@ -57,7 +63,7 @@ async fn start_what_can(engine: &Engine, builds: &mut JoinSet<()>, draining: boo
     }
     let decisions = decide(&waiting, &capacity(engine, draining)?);
     let mut waits = unpoisoned(&engine.shared.waits);
-    let before = std::mem::take(&mut *waits);
+    let before = std::mem::replace(&mut *waits, early.into_iter().collect());
     for (number, decision) in decisions {
         match decision {
             Decision::Wait(reason) => drop(waits.insert(number, reason)),
