@@ -1,0 +1,117 @@
+//! What is kept, and what goes.
+
+use crate::factory::Factory;
+use crate::world::{Kind, Trouble};
+
+/// A factory that served five images one after the other, of which one version back is kept.
+fn five() -> (Factory, Vec<String>) {
+    let mut factory = Factory::new();
+    factory.policy.keep = 2;
+    factory.policy.keep_for = Some(std::time::Duration::from_secs(86_400));
+    factory.restart();
+    let images = (1..=5).map(|number| {
+        factory.deliver(&[("images/web/files/motd", &format!("Greeting {number}.\n"))]);
+        factory.served_id("images/web")
+    });
+    let images = images.collect();
+    (factory, images)
+}
+
+fn states(factory: &Factory) -> Vec<(String, &'static str)> {
+    factory.images().into_iter().map(|record| (record.image.id.to_string(), record.image.state.word())).collect()
+}
+
+#[test]
+fn old_images_are_deprecated_first_and_removed_later() {
+    let (factory, images) = five();
+    let collected = factory.collect();
+    assert_eq!(collected.deprecated.len(), 3);
+    let word = |id: &String| states(&factory).into_iter().find(|(known, _)| known == id).map(|(_, state)| state);
+    assert_eq!(
+        images.iter().map(word).collect::<Vec<_>>(),
+        [Some("deprecated"), Some("deprecated"), Some("deprecated"), Some("published"), Some("published")]
+    );
+    factory.world.days_pass(2);
+    factory.collect();
+    assert_eq!(factory.images().len(), 2);
+    let of = |kind| factory.world.state().disks.values().filter(|disk| disk.kind == kind).count();
+    assert_eq!((of(Kind::Image), of(Kind::Base)), (2, 1));
+    assert_eq!(of(Kind::Sealed), 1, "only the disk that is served is needed");
+}
+
+#[test]
+fn a_pinned_image_stays() {
+    let (factory, images) = five();
+    let pinned = factoryd::domain::id::ImageId::new(images[0].clone());
+    factory.run(|engine| async move { engine.store().pin(&pinned).await }).expect("pinned");
+    factory.collect();
+    factory.world.days_pass(2);
+    factory.collect();
+    assert!(states(&factory).contains(&(images[0].clone(), "published")));
+    assert_eq!(factory.images().len(), 3);
+}
+
+#[test]
+fn a_revert_to_a_deprecated_image_publishes_it_again() {
+    let (mut factory, images) = five();
+    factory.collect();
+    factory.deliver(&[("images/web/files/motd", "Greeting 1.\n")]);
+    assert_eq!(factory.served_id("images/web"), images[0]);
+    assert_eq!(factory.image(&images[0]).image.state.word(), "published");
+}
+
+#[test]
+fn a_revert_to_an_image_that_is_gone_builds_it_again() {
+    let (mut factory, _) = five();
+    factory.collect();
+    factory.world.days_pass(2);
+    factory.collect();
+    factory.deliver(&[("images/web/files/motd", "Greeting 1.\n")]);
+    assert!(factory.ended(6).starts_with("passed:"), "{}", factory.ended(6));
+}
+
+#[test]
+fn collecting_while_a_build_runs_harms_nothing() {
+    for at in ["boot provision", "run echo cleaning", "seal ", "boot test", "publish "] {
+        let mut factory = Factory::new();
+        factory.policy.keep = 0;
+        factory.policy.keep_for = Some(std::time::Duration::from_secs(1));
+        factory.restart();
+        factory.world.next(at, Trouble::Hold);
+        factory.push();
+        factory.until(at);
+        factory.world.days_pass(1);
+        factory.collect();
+        factory.world.let_go();
+        factory.settle();
+        assert!(factory.ended(1).starts_with("passed:"), "{at}: {}", factory.ended(1));
+    }
+}
+
+#[test]
+fn what_is_served_needs_no_kept_disk_to_be_tested_again() {
+    let mut factory = Factory::new();
+    factory.push();
+    factory.settle();
+    factory.lose_all_but(&[Kind::Base, Kind::Image]);
+    let image = factory.served_id("images/web");
+    factory.edit("images/web/build-vars.yml", "os: Debian", "os: Devuan");
+    factory.world.forget_script();
+    factory.deliver(&[]);
+    assert_eq!((factory.served_id("images/web"), factory.world.count("boot")), (image, 0));
+}
+
+#[test]
+fn a_disk_grows_old_where_the_pipeline_says_so() {
+    let mut factory = Factory::new();
+    factory.edit("pipelines/images.yml", "  - provision:\n", "  - provision:\n      expire: 7d\n");
+    factory.deliver(&[]);
+    let before = factory.served_id("images/web");
+    factory.world.days_pass(8);
+    factory.plan();
+    assert!(factory.said("images/web").starts_with("unchanged:"), "age alone builds nothing");
+    factory.deliver(&[("images/web/tests/test_web.py", "def test_other():\n    pass\n")]);
+    assert_eq!(factory.said("images/web"), "build: boot hit, provision miss, test changed, snapshot miss, render miss");
+    assert!(factory.ended(2).starts_with("passed: boot hit, provision passed, test passed"), "{}", factory.ended(2));
+    assert_ne!(factory.served_id("images/web"), before, "the new disk was tested, so it is served");
+}
