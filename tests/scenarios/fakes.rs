@@ -438,20 +438,20 @@ impl FakeHost {
 
 /// Runs the tests of a text; gives the cases of a JUnit report.
 fn cases(text: &str, lines: &Lines) -> (String, bool) {
-    let (mut cases, mut failed) = (String::new(), false);
+    let (mut cases, mut failed) = (Vec::new(), false);
     for test in text.split("def test_").skip(1) {
         let name: String = test.chars().take_while(|char| char.is_alphanumeric() || *char == '_').collect();
         if test.contains("assert False") {
             failed = true;
             lines.line(format!("test_{name} FAILED").as_bytes());
             lines.line(b"E   assert False");
-            cases += &format!("<testcase name=\"test_{name}\"><failure message=\"assert False\"/></testcase>");
+            cases.push(format!("<testcase name=\"test_{name}\"><failure message=\"assert False\"/></testcase>"));
         } else {
             lines.line(format!("test_{name} PASSED").as_bytes());
-            cases += &format!("<testcase name=\"test_{name}\"/>");
+            cases.push(format!("<testcase name=\"test_{name}\"/>"));
         }
     }
-    (cases, failed)
+    (cases.concat(), failed)
 }
 
 /// Does what a command, script or playbook says.
