@@ -88,6 +88,9 @@ struct Shared {
     plans: Mutex<BTreeMap<(RepoName, Branch), views::LastPlan>>,
     /// Planning of one repository is one at a time, so that two hints can't queue the same build twice.
     planning: tokio::sync::Mutex<()>,
+    /// What an image that is there serves, and under which name, is changed by one build at a time: two bundles may be
+    /// served by one image until one of them wants another name.
+    serving: Arc<tokio::sync::Mutex<()>>,
     /// Wakes the scheduler.
     wake: Notify,
     /// Counts whatever changed, for those who follow.
@@ -139,6 +142,7 @@ impl Engine {
                 running: Mutex::default(),
                 waits: Mutex::default(),
                 planning: tokio::sync::Mutex::default(),
+                serving: Arc::default(),
                 wake: Notify::new(),
                 changes: watch::Sender::new(0),
             }),

@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use tokio::sync::OwnedMutexGuard;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
@@ -54,6 +55,8 @@ pub(super) struct Run {
     pub(super) disk_image: Option<Image>,
     /// The image that this build leaves served.
     pub(super) image: Option<Image>,
+    /// Held from the look at what is served until it is written what serves.
+    pub(super) serving: Option<OwnedMutexGuard<()>>,
     /// Why each stage runs, if it does, as a plan says it at the start of this run.
     reasons: BTreeMap<Stage, String>,
     /// The paths of this build's artifacts.
@@ -116,6 +119,7 @@ impl Run {
         Ok(Some(Self {
             engine: engine.clone(),
             disk_image,
+            serving: None,
             reasons: plans.into_iter().map(|plan| (plan.stage, why(plan))).collect(),
             driver: Arc::clone(engine.driver()),
             wait: Wait { cancel, deadline: Instant::now() + buildable.pipeline.timeout },
@@ -154,6 +158,16 @@ impl Run {
         if self.wait.cancel.is_cancelled() {
             return Err(Stop::Cancelled);
         }
+        if need.stage == Stage::Snapshot {
+            let lock = Arc::clone(&self.engine.shared.serving).lock_owned();
+            self.serving = Some(self.wait.run("waiting for another build to publish", async { Ok(lock.await) }).await?);
+        }
+        let done = self.do_or_keep(need).await;
+        self.serving = None;
+        done
+    }
+
+    async fn do_or_keep(&mut self, need: &StageInputs) -> Result<(), Stop> {
         if let Some(result) = self.usable(need).await? {
             let progress = self.build.stages.get(&need.stage).map(|run| run.progress);
             if progress == Some(StageProgress::Waiting) {

@@ -34,6 +34,8 @@ pub(in crate::engine) async fn run(run: &mut Run) -> Result<Done, Stop> {
             (image, moved, records)
         }
         None => {
+            // A new image is nobody else's, and making it takes long.
+            run.serving = None;
             let (image, records) = publish(run, &snapshot, disk).await?;
             (image, None, records)
         }
