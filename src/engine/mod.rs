@@ -24,7 +24,7 @@ pub mod scheduler;
 mod stages;
 pub mod views;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -80,6 +80,8 @@ struct Shared {
     wanted: Mutex<HashMap<BundleKey, Wanted>>,
     /// The builds that run in this process.
     running: Mutex<BTreeMap<BuildNo, Running>>,
+    /// Builds that a dead process had taken up, cleared away by now: they wait like queued ones.
+    recovered: Mutex<BTreeSet<BuildNo>>,
     /// Why queued builds wait, as the scheduler last saw it.
     waits: Mutex<BTreeMap<BuildNo, String>>,
     /// What the newest plan of each tracked branch said.
@@ -134,6 +136,7 @@ impl Engine {
                 plans: Mutex::default(),
                 wanted: Mutex::default(),
                 running: Mutex::default(),
+                recovered: Mutex::default(),
                 waits: Mutex::default(),
                 planning: tokio::sync::Mutex::default(),
                 wake: Notify::new(),

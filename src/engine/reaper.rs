@@ -7,9 +7,9 @@ use std::collections::BTreeSet;
 
 use tracing::{info, warn};
 
-use super::Engine;
 use super::planner::scratch_of;
 use super::ports::PortError;
+use super::{Engine, unpoisoned};
 use crate::blocking;
 use crate::domain::build::{BuildState, Effect, Event, Failure, Outcome, StageEnd};
 use crate::domain::id::BuildNo;
@@ -45,6 +45,7 @@ async fn recover_build(engine: &Engine, record: &BuildRecord) -> Result<(), Stor
     }
     if record.build.attempt < ATTEMPTS {
         engine.store().append(number, now(), Event::Interrupted, Vec::new()).await?;
+        unpoisoned(&engine.shared.recovered).insert(number);
         return Ok(());
     }
     let failure = Failure {

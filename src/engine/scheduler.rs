@@ -48,10 +48,7 @@ fn note_end(ended: &Result<(), tokio::task::JoinError>) {
 async fn start_what_can(engine: &Engine, builds: &mut JoinSet<()>, draining: bool) -> Result<(), StoreError> {
     let unfinished = engine.store().unfinished().await?;
     let mut waiting = Vec::new();
-    for record in unfinished.iter().filter(|record| record.build.state == BuildState::Queued) {
-        if engine.running().contains_key(&record.order.number) {
-            continue;
-        }
+    for record in unfinished.iter().filter(|record| waits(engine, record)) {
         let base = base_state(engine, record, &unfinished).await?;
         waiting.push(Waiting { number: record.order.number, key: record.order.key.clone(), base });
     }
@@ -72,6 +69,14 @@ async fn start_what_can(engine: &Engine, builds: &mut JoinSet<()>, draining: boo
     Ok(())
 }
 
+/// Whether a build is to be taken up: for the first time, or again after a process that died. A build whose journal says
+/// that it runs, and that nobody runs, broke in this process; it is left to the next.
+fn waits(engine: &Engine, record: &BuildRecord) -> bool {
+    let number = &record.order.number;
+    let recovered = || unpoisoned(&engine.shared.recovered).contains(number);
+    !engine.running().contains_key(number) && (record.build.state == BuildState::Queued || recovered())
+}
+
 fn capacity(engine: &Engine, draining: bool) -> Result<Capacity, StoreError> {
     let running = engine.running().iter().map(|(number, running)| (*number, running.key.clone())).collect();
     Ok(Capacity {
@@ -88,6 +93,7 @@ fn start(engine: &Engine, builds: &mut JoinSet<()>, number: BuildNo, unfinished:
     let cancel = CancellationToken::new();
     let running = Running { key: record.order.key.clone(), cancel: cancel.clone(), superseded: None };
     engine.running().insert(number, running);
+    unpoisoned(&engine.shared.recovered).remove(&number);
     info!(build = number.0, bundle = %record.order.key.path, "starts");
     let (engine, record) = (engine.clone(), record.clone());
     let span = info_span!("build", build = number.0);
