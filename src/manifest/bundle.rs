@@ -293,12 +293,18 @@ pub(super) fn refusal(
     Ok((Unbuildable { reason, faults: vec![fault.with_help(help)] }, lasting))
 }
 
+/// What a fault advises, to be put behind it.
+fn advice(fault: &Fault) -> String {
+    let advice = fault.advice();
+    if advice.is_empty() { advice } else { format!("; {advice}") }
+}
+
 /// The faults in one line.
 pub(super) fn summary(faults: &[Fault]) -> String {
     match faults {
         [] => "it can't be read".to_owned(),
-        [fault] => fault.to_string(),
-        [fault, rest @ ..] => format!("{fault}, and {} more", rest.len()),
+        [fault] => format!("{fault}{}", advice(fault)),
+        [fault, rest @ ..] => format!("{fault}{}, and {} more", advice(fault), rest.len()),
     }
 }
 
