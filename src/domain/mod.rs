@@ -10,7 +10,6 @@ pub mod expression;
 pub mod id;
 pub mod image;
 pub mod inputs;
-pub mod network;
 pub mod path;
 pub mod pipeline;
 pub mod plan;
