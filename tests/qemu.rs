@@ -12,7 +12,7 @@ use factoryd::domain::pipeline::{DiskFormat, HostKey, Recipe, RecipeContent, Rec
 use factoryd::engine::ports::{
     Base, BaseSource, Driver, Exit, ImageOrder, LineSink, Lines, Machine, MachineOrder, PortErrorKind, Wait,
 };
-use factoryd::machine::qemu::{AcceleratorChoice, Qemu, QemuSettings};
+use factoryd::machine::qemu::{AcceleratorChoice, AllowedInside, Qemu, QemuSettings};
 use sha2::{Digest as _, Sha256};
 use tokio::io::AsyncReadExt;
 use tokio::time::Instant;
@@ -47,7 +47,7 @@ fn driver(state: &Path) -> Qemu {
         name: "qemu".into(),
         state_dir: state.to_owned(),
         accelerator: AcceleratorChoice::Auto,
-        allow_private_downloads: false,
+        private_downloads: AllowedInside::default(),
         largest_base: 8 << 30,
         run_as: None,
     })

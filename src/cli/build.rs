@@ -45,7 +45,7 @@ pub(super) async fn run(context: &Context, options: &Options) -> Result<(), Fail
     let build: BuildView = context.client.post("/v1/builds", &order).await?;
     if options.wait {
         if !context.json {
-            eprintln!("#{} {} is queued.", build.build, build.bundle);
+            eprintln!("{}", context.style.shown(&format!("#{} {} is queued.", build.build, build.bundle)));
         }
         return logs::follow(context, build.build, None).await;
     }

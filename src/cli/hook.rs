@@ -48,7 +48,7 @@ pub(super) fn run(hook: &Hook, socket: &Path) -> Result<(), Failure> {
         }
         Err(failure) => format!("factoryd can't plan this push:\n{failure}"),
     };
-    say(&Style::of_push().arrows(&said))
+    say(&Style::of_push().shown(&said))
 }
 
 /// The repository that git runs the hook in: the name of its directory.

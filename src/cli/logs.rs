@@ -58,7 +58,7 @@ pub(super) async fn follow(context: &Context, number: u64, stage: Option<&str>) 
             .help(format!("the build goes on when it starts again: factoryd logs -f {number}")));
     };
     if !context.json {
-        eprintln!("{}", context.style.arrows(&sentence(&build)));
+        eprintln!("{}", context.style.shown(&sentence(&build)));
     }
     if build.outcome.as_deref() == Some("passed") { Ok(()) } else { Err(Failure::quiet()) }
 }

@@ -154,7 +154,7 @@ impl Context {
                 .map_err(|error| Failure::failed(format!("the answer can't be written as JSON: {error}")))?;
             return say(&format!("{json}\n"));
         }
-        say(&self.style.arrows(&text(answer, self.style)))
+        say(&self.style.shown(&text(answer, self.style)))
     }
 }
 
@@ -174,7 +174,7 @@ pub fn main() -> ExitCode {
     match run(arguments.command, &context, &arguments.socket) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            eprint!("{failure}");
+            eprint!("{}", context.style.plain().shown(&failure.to_string()));
             failure.exit_code()
         }
     }

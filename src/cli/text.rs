@@ -4,6 +4,7 @@
 
 use std::io::IsTerminal as _;
 
+use crate::manifest::fault::printable;
 use crate::server::wire::{StagePlanView, StageView};
 
 /// What the output may use.
@@ -28,6 +29,11 @@ impl Style {
         Self { colour: false, unicode: locale_is_utf8(), width: 80 }
     }
 
+    /// The same without colour: standard error may be something else than standard output.
+    pub(super) fn plain(self) -> Self {
+        Self { colour: false, ..self }
+    }
+
     fn paint(self, code: &str, text: &str) -> String {
         if self.colour { format!("\u{1b}[{code}m{text}\u{1b}[0m") } else { text.to_owned() }
     }
@@ -48,7 +54,7 @@ impl Style {
 
     /// Just the mark of a word.
     pub(super) fn sign(self, word: &str) -> String {
-        let text = Self { colour: false, ..self }.mark(word);
+        let text = self.plain().mark(word);
         let sign: String = text.chars().take(1).collect();
         let code = match word {
             "failed" | "revoked" => "31",
@@ -58,11 +64,30 @@ impl Style {
         self.paint(code, &sign)
     }
 
-    /// An arrow between an old and a new state.
-    pub(super) fn arrows(self, text: &str) -> String {
-        if self.unicode { text.to_owned() } else { text.replace('→', "->").replace('…', "...").replace('›', ">") }
+    /// What may be printed of a text: names, messages and subjects in it come from repositories, so that of all
+    /// characters that move a cursor or hide something only line ends and our own colours stay. Without UTF-8, arrows are
+    /// spelt.
+    pub(super) fn shown(self, text: &str) -> String {
+        let mut out = String::with_capacity(text.len());
+        let mut rest = text;
+        while let Some(next) = rest.chars().next() {
+            let own = COLOURS.into_iter().filter(|_| self.colour).find(|colour| rest.starts_with(colour));
+            match (own, next) {
+                (Some(colour), _) => out.push_str(colour),
+                (None, '\n') => out.push('\n'),
+                (None, '→') if !self.unicode => out.push_str("->"),
+                (None, '…') if !self.unicode => out.push_str("..."),
+                (None, '›') if !self.unicode => out.push('>'),
+                (None, other) => out.push(printable(other)),
+            }
+            rest = &rest[own.map_or(next.len_utf8(), str::len)..];
+        }
+        out
     }
 }
+
+/// All that [`Style::paint`] writes.
+const COLOURS: [&str; 5] = ["\u{1b}[31m", "\u{1b}[32m", "\u{1b}[33m", "\u{1b}[36m", "\u{1b}[0m"];
 
 fn locale_is_utf8() -> bool {
     let first = ["LC_ALL", "LC_CTYPE", "LANG"]
@@ -212,6 +237,15 @@ mod tests {
         assert_eq!(bytes(412_000_000_000), "412 GB");
         assert_eq!(bytes(3_140_000), "3.1 MB");
         assert_eq!(bytes(12), "12 bytes");
+    }
+
+    #[test]
+    fn only_our_own_colours_reach_a_terminal() {
+        let style = |colour| Style { colour, unicode: true, width: 80 };
+        let hostile = format!("{} \u{1b}]0;x\u{7}\u{9b}2J\n→", style(true).mark("failed"));
+        assert_eq!(style(true).shown(&hostile), "\u{1b}[31m✗ failed   \u{1b}[0m ␛]0;x␇\u{fffd}2J\n→");
+        assert!(!style(false).shown(&hostile).contains('\u{1b}'));
+        assert_eq!(Style { unicode: false, ..style(false) }.shown("a → b › c…"), "a -> b > c...");
     }
 
     #[test]

@@ -203,6 +203,12 @@ pub struct Network {
 }
 
 impl Network {
+    /// A network; `None` where an address of this kind has fewer bits.
+    pub fn new(address: IpAddr, bits: u32) -> Option<Self> {
+        let width = if address.is_ipv4() { 32 } else { 128 };
+        (bits <= width).then_some(Self { address, bits })
+    }
+
     /// Whether an address lies in it. An IPv4 address in IPv6's clothes counts as what it is.
     pub fn contains(&self, address: IpAddr) -> bool {
         let same = |a: u128, b: u128, width: u32| {

@@ -41,9 +41,7 @@ pub(super) fn network(text: &str) -> Option<Network> {
         Some((address, bits)) => (address.parse::<IpAddr>().ok()?, Some(bits.parse::<u32>().ok()?)),
         None => (text.parse::<IpAddr>().ok()?, None),
     };
-    let width = if address.is_ipv4() { 32 } else { 128 };
-    let bits = bits.unwrap_or(width);
-    (bits <= width).then_some(Network { address, bits })
+    Network::new(address, bits.unwrap_or(if address.is_ipv4() { 32 } else { 128 }))
 }
 
 #[cfg(test)]

@@ -16,7 +16,7 @@ use crate::engine::Parts;
 use crate::engine::policy::{Policy, RepositoryPolicy};
 use crate::engine::ports::{Clock, Driver, LocalTime, Secret};
 use crate::machine::host::SandboxedHost;
-use crate::machine::qemu::{AcceleratorChoice, Qemu, QemuSettings};
+use crate::machine::qemu::{AcceleratorChoice, AllowedInside, Qemu, QemuSettings};
 use crate::machine::sandbox;
 use crate::source::mirror::{self, Receiving};
 use crate::source::poll::Polled;
@@ -106,7 +106,10 @@ fn make_driver(
                     Accelerator::Kvm => AcceleratorChoice::Kvm,
                     Accelerator::Tcg => AcceleratorChoice::Tcg,
                 },
-                allow_private_downloads: !settings.download.allow_private.is_empty(),
+                private_downloads: {
+                    let download = settings.download.clone();
+                    AllowedInside::new(move |address| download.allows(address))
+                },
                 largest_base: LARGEST_BASE,
                 run_as: None,
             });

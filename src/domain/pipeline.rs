@@ -262,8 +262,8 @@ pub struct Snapshot {
 pub struct Render {
     /// The directory of the templates, below the bundle.
     pub templates: RepoPath,
-    /// The vars that templates see, as the bundle's file has them.
-    pub vars: super::value::Value,
+    /// The vars that templates see, as the bundle's file has them: shared, since they can be large.
+    pub vars: std::sync::Arc<super::value::Value>,
 }
 
 /// Where a step finds a file.

@@ -144,6 +144,14 @@ impl Engine {
         })
     }
 
+    /// Whether a repository has no branch yet.
+    ///
+    /// # Errors
+    /// When it can't be read.
+    pub async fn is_empty(&self, repository: &RepoName) -> Result<bool, PortError> {
+        Ok(self.tips(repository).await?.0.is_empty())
+    }
+
     pub(super) async fn tips(&self, repository: &RepoName) -> Result<(Vec<Tip>, Option<Branch>), PortError> {
         let (repositories, name) = (Arc::clone(self.repositories()), repository.clone());
         blocking::run(move || Ok((repositories.tips(&name)?, repositories.head(&name)?))).await

@@ -95,6 +95,11 @@ impl Engine {
         unpoisoned(&self.shared.waits).get(&build).cloned().unwrap_or_default()
     }
 
+    /// Whether the scheduler has decided about a new build: it runs, or it is known what it waits for.
+    pub fn was_looked_at(&self, build: BuildNo) -> bool {
+        self.running().contains_key(&build) || unpoisoned(&self.shared.waits).contains_key(&build)
+    }
+
     /// How long a build of a bundle is likely to take, in milliseconds, from the stages of earlier ones.
     ///
     /// # Errors

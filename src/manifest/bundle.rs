@@ -29,8 +29,6 @@ const PYTEST_FILES: [&str; 6] = ["conftest.py", "pytest.ini", ".pytest.ini", "to
 pub(super) struct Parsed {
     /// Its pipeline.
     pub(super) pipeline: Pipeline,
-    /// Its vars.
-    pub(super) vars: Value,
     /// What an author should know.
     pub(super) warnings: Vec<Fault>,
     /// The inputs of each stage that lie inside, sorted.
@@ -127,8 +125,8 @@ impl BundleReading<'_> {
             stages.push((stage, inputs));
         }
         let image = self.image_span();
-        let (vars, warnings) = (vars.value, vars.warnings);
-        Ok(Parsed { pipeline: bound.pipeline, vars, warnings, inside: stages, outside, image })
+        let warnings = vars.warnings;
+        Ok(Parsed { pipeline: bound.pipeline, warnings, inside: stages, outside, image })
     }
 
     /// A path from the root that lies in the bundle is one of the bundle's.
@@ -161,8 +159,10 @@ impl BundleReading<'_> {
         };
         self.charge(bytes.len())?;
         let Ok(text) = std::str::from_utf8(&bytes) else { return Err(refuse(format!("{name} is not UTF-8"))) };
-        vars::read(&path.to_string(), self.bundle, text)
-            .map_err(|faults| Refusal::Unbuildable(Unbuildable { reason: summary(&faults), faults }))
+        let vars = vars::read(&path.to_string(), self.bundle, text)
+            .map_err(|faults| Refusal::Unbuildable(Unbuildable { reason: summary(&faults), faults }))?;
+        self.charge(vars::kept(&vars.value))?;
+        Ok(vars)
     }
 
     /// The files that a stage's steps read in the bundle.
@@ -293,12 +293,18 @@ pub(super) fn refusal(
     Ok((Unbuildable { reason, faults: vec![fault.with_help(help)] }, lasting))
 }
 
+/// What a fault advises, to be put behind it.
+fn advice(fault: &Fault) -> String {
+    let advice = fault.advice();
+    if advice.is_empty() { advice } else { format!("; {advice}") }
+}
+
 /// The faults in one line.
 pub(super) fn summary(faults: &[Fault]) -> String {
     match faults {
         [] => "it can't be read".to_owned(),
-        [fault] => fault.to_string(),
-        [fault, rest @ ..] => format!("{fault}, and {} more", rest.len()),
+        [fault] => format!("{fault}{}", advice(fault)),
+        [fault, rest @ ..] => format!("{fault}{}, and {} more", advice(fault), rest.len()),
     }
 }
 

@@ -238,7 +238,8 @@ pub(super) fn quoted(text: &str) -> String {
     format!("`{}…`", text.chars().take(MOST - 1).collect::<String>())
 }
 
-fn printable(c: char) -> char {
+/// A character that prints and moves nothing, in the place of one that does not.
+pub fn printable(c: char) -> char {
     match c {
         '\u{0}'..='\u{1f}' => char::from_u32(0x2400 + u32::from(c)).unwrap_or('\u{fffd}'),
         '\u{7f}' => '\u{2421}',

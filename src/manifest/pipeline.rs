@@ -1,5 +1,6 @@
 //! A pipeline file: read once, checked on its own, and bound to each bundle that its globs match.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::bind::Binder;
@@ -187,7 +188,7 @@ impl PipelineFile {
         let provision = find(Stage::Provision).and_then(|node| steps::provision(&mut reader, node));
         let test = find(Stage::Test).and_then(|node| steps::test(&mut reader, node));
         let snapshot = find(Stage::Snapshot).and_then(|node| stages::snapshot(&mut reader, node));
-        let vars = scope.and_then(|scope| scope.get("vars")).cloned().unwrap_or(Value::Null);
+        let vars = Arc::new(scope.and_then(|scope| scope.get("vars")).cloned().unwrap_or(Value::Null));
         let render = find(Stage::Render).and_then(|node| stages::render(&mut reader, node, vars));
         faults.append(&mut reader.faults);
         let pipeline = boot.map(|boot| Pipeline {

@@ -17,7 +17,6 @@ use crate::domain::inputs::{self, From, Input, Inputs};
 use crate::domain::path::RepoPath;
 use crate::domain::pipeline::{Pipeline, Stage, StepPath};
 use crate::domain::tree::{Tree, TreeError};
-use crate::domain::value::Value;
 
 /// The most faults of bundles that a reading keeps whole; after these, each bundle keeps its first.
 const MOST_BUNDLE_FAULTS: usize = 2000;
@@ -59,8 +58,6 @@ pub struct Buildable {
     pub pipeline: Pipeline,
     /// The pipeline's file, as messages name it.
     pub pipeline_name: String,
-    /// Its vars.
-    pub vars: Value,
     /// The inputs of its stages, in order.
     pub stages: Vec<StageInputs>,
     /// The bundle it is based on.
@@ -342,7 +339,6 @@ fn assemble(
     Buildable {
         pipeline: parsed.pipeline.clone(),
         pipeline_name: file.name().to_owned(),
-        vars: parsed.vars.clone(),
         stages,
         base: base.map(|(path, _)| path.clone()),
         warnings,

@@ -169,7 +169,7 @@ fn what_is_no_bundle_or_has_no_vars_is_said() {
     insta::assert_debug_snapshot!(verdicts(&forest), @r#"
     [
         "images/bundle-empty: build-vars.yml is missing",
-        "images/bundle-sample: images/bundle-sample/build-vars.yml:3:3: `hw_rng_model :virtio` is no key with a value",
+        "images/bundle-sample: images/bundle-sample/build-vars.yml:3:3: `hw_rng_model :virtio` is no key with a value; did you mean `hw_rng_model: virtio`? a key is followed by `:` and a space",
         "images/bundle-web is good",
         "images/bundle-� is good",
     ]

@@ -1,5 +1,6 @@
 //! The stages without steps: `boot`, `snapshot` and `render`, with the defaults of their keys.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::fields::{BOOT, IMAGE_PATH, IMAGE_RECIPE, IMAGE_URL, RECIPE, RECIPE_FILE, RENDER, SNAPSHOT};
@@ -61,7 +62,7 @@ pub(super) fn snapshot(reader: &mut Reader<'_>, node: &Node) -> Option<Snapshot>
 }
 
 /// `render`; `vars` are what its templates see.
-pub(super) fn render(reader: &mut Reader<'_>, node: &Node, vars: Value) -> Option<Render> {
+pub(super) fn render(reader: &mut Reader<'_>, node: &Node, vars: Arc<Value>) -> Option<Render> {
     let default = RepoPath::new("output")?;
     if matches!(node.kind, Kind::Scalar { value: Value::Null, .. }) {
         return Some(Render { templates: default, vars });

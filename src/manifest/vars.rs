@@ -52,6 +52,19 @@ pub(super) fn read(file: &str, bundle: &RepoPath, text: &str) -> Result<Vars, Ve
     }
 }
 
+/// What keeping vars costs, in bytes of the budget: they stay in memory for two readings, and there a short value takes
+/// far more than in its file.
+pub(super) fn kept(value: &Value) -> usize {
+    const EACH: usize = 128;
+    let below = match value {
+        Value::String(text) => 2 * text.len(),
+        Value::List(items) => items.iter().map(kept).sum(),
+        Value::Map(entries) => entries.iter().map(|(key, value)| 2 * key.len() + kept(value)).sum(),
+        Value::Null | Value::Bool(_) | Value::Int(_) | Value::Float(_) => 0,
+    };
+    EACH + below
+}
+
 /// What a pipeline's expressions see: `bundle`, `vars` and `repository`. A bundle without properties has none, as today.
 pub(super) fn scope(vars: &Value, repository: &RepoName) -> Value {
     let mut scope = vec![

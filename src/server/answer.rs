@@ -2,6 +2,7 @@
 
 use axum::Json;
 use axum::http::StatusCode;
+use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
 
 use super::wire::{Refusal, RefusalBody};
@@ -12,6 +13,9 @@ use crate::engine::care::CareError;
 use crate::engine::memory::StoreError;
 use crate::engine::planner::PlanError;
 use crate::engine::ports::{PortError, PortErrorKind};
+
+/// The framework says no more than a sentence.
+const MOST_REFUSAL: usize = 64 << 10;
 
 /// An answer that is no success.
 #[derive(Debug)]
@@ -110,6 +114,24 @@ pub(super) fn repository(engine: &Engine, named: Option<&str>) -> Result<RepoNam
             })
         }
     }
+}
+
+/// Puts what the framework refuses by itself (a body that is no JSON, an unknown key, a wrong method) into our shape.
+pub(super) async fn in_one_shape(response: Response) -> Response {
+    let status = response.status();
+    let ours = response.headers().get(CONTENT_TYPE).is_some_and(|kind| kind == "application/json");
+    if ours || !status.is_client_error() {
+        return response;
+    }
+    let text = axum::body::to_bytes(response.into_body(), MOST_REFUSAL).await.unwrap_or_default();
+    let text = String::from_utf8_lossy(&text);
+    let message = match text.trim() {
+        "" => status.canonical_reason().unwrap_or("the request is not understood").to_owned(),
+        said => said.to_owned(),
+    };
+    // To a caller, what is not understood and what does not fit are one thing.
+    let status = if status == StatusCode::UNPROCESSABLE_ENTITY { StatusCode::BAD_REQUEST } else { status };
+    No { status, code: "usage", message }.into_response()
 }
 
 pub(super) async fn unknown() -> No {

@@ -1,6 +1,6 @@
 //! Hints: something moved, says a hook. The planner looks for itself; the answer is what it found.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use axum::Json;
@@ -11,12 +11,16 @@ use super::look::view;
 use super::status::queued;
 use super::wire::{Hint, HintAnswer, PlanView, PushedPlan, seconds};
 use super::{Caller, Served};
-use crate::domain::id::RepoName;
+use crate::domain::id::{BuildNo, RepoName};
 use crate::engine::Engine;
+use crate::engine::memory::BuildRecord;
 use crate::engine::planner::Planned;
 
 /// A push is answered within two seconds; a plan that takes longer goes on without it.
 const PATIENCE: Duration = Duration::from_millis(1500);
+
+/// How long the scheduler may take to look at new builds.
+const LOOKED_WITHIN: Duration = Duration::from_millis(200);
 
 pub(super) async fn hint(
     State(served): State<Served>,
@@ -34,6 +38,7 @@ pub(super) async fn hint(
         Ok(Err(panic)) => return Err(No::broken(format!("planning broke: {panic}"))),
         Err(_) => return Ok(Json(HintAnswer { plans: Vec::new(), planning: true })),
     };
+    settle(&engine, &planned).await;
     let mut plans = Vec::new();
     for planned in planned.iter().filter(|planned| moved(&hint, planned)) {
         plans.push(pushed(&engine, planned).await?);
@@ -41,18 +46,52 @@ pub(super) async fn hint(
     Ok(Json(HintAnswer { plans, planning: false }))
 }
 
+/// Waits until the scheduler has looked at what was queued, so that a build that waits is not said to start.
+async fn settle(engine: &Engine, planned: &[Planned]) {
+    let mut changes = engine.changes();
+    let numbers: Vec<BuildNo> = planned.iter().flat_map(|plan| &plan.queued).map(|order| order.number).collect();
+    let looked = async {
+        while numbers.iter().any(|number| !engine.was_looked_at(*number)) && changes.changed().await.is_ok() {}
+    };
+    drop(tokio::time::timeout(LOOKED_WITHIN, looked).await);
+}
+
 async fn plan(engine: Engine, repository: RepoName, delivery: u64) -> Result<Vec<Planned>, No> {
     let planned = engine.plan_repository(&repository).await;
     let became = match &planned {
         Ok(planned) => {
-            let builds: Vec<String> =
-                planned.iter().flat_map(|plan| &plan.queued).map(|order| order.number.to_string()).collect();
-            if builds.is_empty() { "nothing to build".to_owned() } else { format!("queued {}", builds.join(", ")) }
+            let builds = numbers(planned.iter().flat_map(|plan| &plan.queued).map(|order| order.number));
+            let mut others = Vec::new();
+            for planned in planned {
+                others.extend(under_way(&engine, planned).await?.into_iter().map(|record| record.order.number));
+            }
+            // The watch may have been quicker than the hook.
+            match (builds.is_empty(), others.is_empty()) {
+                (true, true) => "nothing to build".to_owned(),
+                (true, false) => format!("under way: {}", numbers(others)),
+                (false, _) => format!("queued {builds}"),
+            }
         }
         Err(error) => format!("not planned: {error}"),
     };
     engine.store().delivered(delivery, &became).await?;
     Ok(planned?)
+}
+
+fn numbers(builds: impl IntoIterator<Item = BuildNo>) -> String {
+    builds.into_iter().map(|number| number.to_string()).collect::<Vec<_>>().join(", ")
+}
+
+/// The unfinished builds of what a plan wants done: those it queued, and those that were queued by whoever planned first.
+async fn under_way(engine: &Engine, planned: &Planned) -> Result<Vec<BuildRecord>, No> {
+    let wanted: BTreeSet<_> =
+        planned.plan.bundles.iter().filter(|bundle| bundle.action.is_work()).map(|bundle| &bundle.bundle).collect();
+    let mut records = engine.store().unfinished().await?;
+    records.retain(|BuildRecord { order, .. }| {
+        let key = &order.key;
+        key.repository == planned.repository && key.branch == planned.branch && wanted.contains(&key.path)
+    });
+    Ok(records)
 }
 
 /// Whether a branch is among those that the hint names; a hint that names none is about all.
@@ -62,11 +101,17 @@ fn moved(hint: &Hint, planned: &Planned) -> bool {
 }
 
 async fn pushed(engine: &Engine, planned: &Planned) -> Result<PushedPlan, No> {
-    let mut builds = Vec::new();
+    let mut records = under_way(engine, planned).await?;
+    // One that was queued a moment ago may have ended already.
     for order in &planned.queued {
-        if let Some(record) = engine.store().build(order.number).await? {
-            builds.push(queued(engine, view(engine, &record), &record).await?);
+        if !records.iter().any(|record| record.order.number == order.number) {
+            records.extend(engine.store().build(order.number).await?);
         }
+    }
+    records.sort_by_key(|record| record.order.number);
+    let mut builds = Vec::new();
+    for record in records {
+        builds.push(queued(engine, view(engine, &record), &record).await?);
     }
     let mut about = BTreeMap::new();
     for bundle in planned.plan.bundles.iter().filter(|bundle| bundle.action.is_work()).take(20) {
@@ -80,7 +125,7 @@ async fn pushed(engine: &Engine, planned: &Planned) -> Result<PushedPlan, No> {
         tracked: planned.tracked,
         subject: planned.info.subject.clone(),
         plan: PlanView::from(planned.plan.as_ref()),
-        faults: planned.faults.iter().map(ToString::to_string).collect(),
+        faults: planned.faults.iter().map(|fault| fault.render("error")).collect(),
         queued: builds,
         about,
     })

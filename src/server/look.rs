@@ -34,6 +34,9 @@ pub(super) struct PlanQuery {
 pub(super) async fn plan(State(served): State<Served>, Query(query): Query<PlanQuery>) -> Result<Json<PlanView>, No> {
     let engine = &served.engine;
     let repository = repository(engine, query.repository.as_deref())?;
+    if engine.is_empty(&repository).await? {
+        return Err(No::conflict(format!("nothing was pushed to {repository} yet")));
+    }
     let revision = query.revision.unwrap_or_else(|| "HEAD".to_owned());
     let planned = match revision.split_once("..") {
         Some((from, to)) => engine.plan_range(&repository, from, if to.is_empty() { "HEAD" } else { to }).await?,

@@ -12,7 +12,7 @@ mod status;
 pub mod wire;
 
 use std::io;
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -101,20 +101,22 @@ pub fn router(served: Served) -> Router {
         .route("/v1/verify", post(act::verify))
         .fallback(answer::unknown)
         .layer(DefaultBodyLimit::max(MOST_BODY))
+        .layer(axum::middleware::map_response(answer::in_one_shape))
         .with_state(served)
 }
 
 /// Makes the socket: mode 0660, and of the group `factory` where that exists and we may give it. One that a dead daemon
-/// left is replaced; one that answers is not.
+/// left is replaced; one that answers, and what is no socket, is not.
 ///
 /// # Errors
-/// When a daemon answers there, or the socket can't be made.
+/// When a daemon or something else is there, or the socket can't be made.
 pub fn listen(path: &Path, group: Option<u32>) -> io::Result<UnixListener> {
     if std::os::unix::net::UnixStream::connect(path).is_ok() {
         return Err(io::Error::new(io::ErrorKind::AddrInUse, "another daemon answers there"));
     }
-    match std::fs::remove_file(path) {
-        Ok(()) => {}
+    match std::fs::symlink_metadata(path) {
+        Ok(found) if found.file_type().is_socket() => std::fs::remove_file(path)?,
+        Ok(_) => return Err(io::Error::new(io::ErrorKind::AlreadyExists, "something is there and is no socket")),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         Err(error) => return Err(error),
     }

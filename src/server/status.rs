@@ -76,6 +76,7 @@ fn summary(states: &[BundleState], problems: &[String]) -> String {
         (0, _) => return "Nothing to build yet: no bundle was pushed.".to_owned(),
         (1, 1) => "The bundle is fresh.".to_owned(),
         (total, fresh) if total == fresh => format!("All {total} bundles are fresh."),
+        (1, _) => "0 of 1 bundle is fresh.".to_owned(),
         (total, fresh) => format!("{fresh} of {total} bundles {} fresh.", if fresh == 1 { "is" } else { "are" }),
     };
     let rest: Vec<String> = [

@@ -583,7 +583,7 @@ pub struct PushedPlan {
     pub plan: PlanView,
     /// The faults of its pipelines, as a terminal shows them.
     pub faults: Vec<String>,
-    /// The builds it queued.
+    /// The builds of what it wants done: queued by it or just before.
     pub queued: Vec<QueuedView>,
     /// How long each bundle is likely to take, in seconds, where that is known.
     pub about: std::collections::BTreeMap<String, f64>,

@@ -90,7 +90,7 @@ impl Qemu {
         if let Some(base) = self.made(sha256)? {
             return Ok(base);
         }
-        let (largest, allow_private) = (self.settings.largest_base, self.settings.allow_private_downloads);
+        let (largest, allow_private) = (self.settings.largest_base, &self.settings.private_downloads);
         let part = self.disks.work().join(format!("{}.part", sha256.hex()));
         let download = Download { url, sha256, largest, allow_private };
         wait.run(&format!("downloading {url}"), download.fetch(&part, lines)).await?;
@@ -235,7 +235,7 @@ mod tests {
             name: "qemu".into(),
             state_dir: state.to_owned(),
             accelerator: AcceleratorChoice::Tcg,
-            allow_private_downloads: false,
+            private_downloads: super::super::AllowedInside::default(),
             largest_base: 1 << 20,
             run_as: None,
         };

@@ -6,6 +6,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::StreamExt;
@@ -28,6 +29,29 @@ const SILENCE: Duration = Duration::from_secs(60);
 /// How many redirects are followed.
 const REDIRECTS: usize = 8;
 
+/// The addresses inside of networks that the configuration lets downloads reach; by default none.
+#[derive(Clone)]
+pub struct AllowedInside(Arc<dyn Fn(IpAddr) -> bool + Send + Sync>);
+
+impl AllowedInside {
+    /// Those of which `allows` says so.
+    pub fn new(allows: impl Fn(IpAddr) -> bool + Send + Sync + 'static) -> Self {
+        Self(Arc::new(allows))
+    }
+}
+
+impl Default for AllowedInside {
+    fn default() -> Self {
+        Self::new(|_| false)
+    }
+}
+
+impl std::fmt::Debug for AllowedInside {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("AllowedInside").finish_non_exhaustive()
+    }
+}
+
 /// What is downloaded, and within which bounds.
 #[derive(Debug)]
 pub(super) struct Download<'a> {
@@ -35,7 +59,8 @@ pub(super) struct Download<'a> {
     pub(super) sha256: Digest,
     /// The most that is taken, in bytes.
     pub(super) largest: u64,
-    pub(super) allow_private: bool,
+    /// The addresses that are reached although they are not public.
+    pub(super) allow_private: &'a AllowedInside,
 }
 
 impl Download<'_> {
@@ -131,7 +156,7 @@ impl Download<'_> {
     fn client(&self) -> Result<Client, PortError> {
         let builder =
             Client::builder().redirect(Policy::none()).no_proxy().connect_timeout(CONNECT).read_timeout(SILENCE);
-        let builder = if self.allow_private { builder } else { builder.dns_resolver(PublicOnly) };
+        let builder = builder.dns_resolver(Permitted(self.allow_private.clone()));
         builder.build().map_err(|error| PortError::unavailable(format!("no HTTP client: {error}")))
     }
 
@@ -142,7 +167,7 @@ impl Download<'_> {
         let host = url.host_str().unwrap_or_default();
         let address: Option<IpAddr> = host.trim_matches(['[', ']']).parse().ok();
         match address {
-            Some(address) if !self.allow_private && !is_public(address) => {
+            Some(address) if !may_reach(address, self.allow_private) => {
                 Err(PortError::refused(format!("{url} is at {address}, an address of the inside of a network"))
                     .help(ALLOW))
             }
@@ -179,23 +204,27 @@ impl Download<'_> {
 }
 
 const INSIDE: &str = "an address of the inside of a network";
-const ALLOW: &str = "a mirror inside is allowed by `allow_private_downloads = true` of the driver";
+const ALLOW: &str = "a mirror inside is allowed by download.allow_private of the configuration, which lists networks";
 
 /// Resolves names, and refuses those that lead inside.
-struct PublicOnly;
+struct Permitted(AllowedInside);
 
-impl Resolve for PublicOnly {
+impl Resolve for Permitted {
     fn resolve(&self, name: Name) -> Resolving {
-        let name = name.as_str().to_owned();
+        let (name, allowed) = (name.as_str().to_owned(), self.0.clone());
         Box::pin(async move {
             let found: Vec<SocketAddr> = tokio::net::lookup_host((name.as_str(), 0)).await?.collect();
             // One inside address among others is enough: which one is taken is not ours to say.
-            match found.iter().find(|address| !is_public(address.ip())) {
+            match found.iter().find(|address| !may_reach(address.ip(), &allowed)) {
                 Some(inside) => Err(format!("{name} resolves to {}, {INSIDE}", inside.ip()).into()),
                 None => Ok(Box::new(found.into_iter()) as Addrs),
             }
         })
     }
+}
+
+fn may_reach(address: IpAddr, allowed: &AllowedInside) -> bool {
+    is_public(address) || (allowed.0)(address)
 }
 
 /// Whether an address is one of the whole Internet.

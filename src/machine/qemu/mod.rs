@@ -31,6 +31,7 @@ use tokio_util::sync::CancellationToken;
 use self::accelerator::Accelerator;
 pub use self::accelerator::AcceleratorChoice;
 use self::disks::Disks;
+pub use self::download::AllowedInside;
 use super::lines::Nowhere;
 use super::process::{Program, Tag};
 use super::reap;
@@ -55,8 +56,8 @@ pub struct QemuSettings {
     pub state_dir: PathBuf,
     /// What machines run on.
     pub accelerator: AcceleratorChoice,
-    /// Whether base images may come from loopback, private and link-local addresses.
-    pub allow_private_downloads: bool,
+    /// Loopback, private and link-local addresses that base images may come from all the same.
+    pub private_downloads: AllowedInside,
     /// The largest base image that is taken, in bytes.
     pub largest_base: u64,
     /// The user and group that QEMU changes to once its files are open; for a daemon that is root. The state directory

@@ -1,6 +1,6 @@
 //! The sandbox around programs of a repository, and the door through which they are started (law 7).
 //!
-//! Walls: bubblewrap's own user, process, IPC, host-name, control-group and (unless `network: full`) network
+//! Walls: bubblewrap's own user, process, IPC, host-name and (unless `network: full`) network
 //! namespaces; a read-only view of the operating system; no capability, no user namespace within; never uid 0 as the
 //! host sees it. Limits hold in the same way for a root daemon and for a hardened service without a control group of its
 //! own: resource limits for each process, and a watch over the memory of all of them together and over the disk.

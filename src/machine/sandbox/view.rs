@@ -70,7 +70,8 @@ impl View<'_> {
     }
 
     fn namespaces(&self, args: &mut Arguments) {
-        args.words(&["--unshare-user", "--unshare-pid", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup"]);
+        // No cgroup namespace: without /sys it would hide nothing but a name, and the unit is closed to that kind.
+        args.words(&["--unshare-user", "--unshare-pid", "--unshare-ipc", "--unshare-uts"]);
         if self.network != Network::Full {
             args.words(&["--unshare-net"]);
         }

@@ -82,13 +82,18 @@ impl Case {
 
     async fn fetch(&self, path: &str, sha256: Digest) -> Result<(), PortError> {
         let url = format!("http://{}{path}", self.address);
-        let download = Download { url: &url, sha256, largest: 2 << 20, allow_private: true };
+        let download = Download { url: &url, sha256, largest: 2 << 20, allow_private: &loopback() };
         download.fetch(&self.part(), &(self.kept.clone() as Lines)).await
     }
 
     fn whole(&self) -> bool {
         std::fs::read(self.part()).is_ok_and(|bytes| bytes == self.content)
     }
+}
+
+/// The server of these scenarios.
+fn loopback() -> AllowedInside {
+    AllowedInside::new(|address| address.is_loopback())
 }
 
 #[tokio::test]
@@ -134,7 +139,7 @@ async fn what_is_missing_too_large_or_endless_is_said_so() {
     assert!(case.fetch("/none", sum).await.expect_err("missing").message.contains("404"));
     assert!(case.fetch("/loop", sum).await.expect_err("endless").message.contains("redirects more than"));
     let url = format!("http://{}/image", case.address);
-    let small = Download { url: &url, sha256: sum, largest: 1 << 20, allow_private: true };
+    let small = Download { url: &url, sha256: sum, largest: 1 << 20, allow_private: &loopback() };
     let error = small.fetch(&case.part(), &(case.kept.clone() as Lines)).await.expect_err("too large");
     assert!(error.message.contains("larger than 1 MiB"), "{error}");
 }
@@ -142,10 +147,11 @@ async fn what_is_missing_too_large_or_endless_is_said_so() {
 #[tokio::test]
 async fn addresses_inside_are_refused_by_number_by_name_and_after_a_redirect() {
     let case = Case::new().await;
-    let refused = |url: String, allow_private: bool| {
+    let refused = |url: String, is_allowed: bool| {
+        let allowed = if is_allowed { loopback() } else { AllowedInside::default() };
         let (part, lines) = (case.part(), case.kept.clone() as Lines);
         async move {
-            let download = Download { url: &url, sha256: Digest::of(b""), largest: 1 << 20, allow_private };
+            let download = Download { url: &url, sha256: Digest::of(b""), largest: 1 << 20, allow_private: &allowed };
             let error = download.fetch(&part, &lines).await.expect_err("refused");
             assert_eq!(error.kind, PortErrorKind::Refused, "{url}: {error}");
             error.message
@@ -163,7 +169,12 @@ async fn addresses_inside_are_refused_by_number_by_name_and_after_a_redirect() {
 /// Loopback would be refused at the first hop already, so the second one is looked at by itself.
 #[test]
 fn each_hop_is_judged_alike() {
-    let download = Download { url: "http://1.1.1.1/", sha256: Digest::of(b""), largest: 0, allow_private: false };
+    let download = Download {
+        url: "http://1.1.1.1/",
+        sha256: Digest::of(b""),
+        largest: 0,
+        allow_private: &AllowedInside::default(),
+    };
     let permit = |url: &str| download.permit(&url.parse().expect("a URL"));
     assert!(permit("http://1.1.1.1/").is_ok());
     assert!(permit("https://mirror.example/x").is_ok());

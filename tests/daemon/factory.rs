@@ -1,0 +1,375 @@
+//! A factory in a scratch directory: its configuration, its daemon, and somebody who pushes to it.
+
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+use tempfile::TempDir;
+
+/// The program under test.
+pub(crate) const BINARY: &str = env!("CARGO_BIN_EXE_factoryd");
+/// How long anything that the daemon does by itself may take on a busy machine.
+pub(crate) const SOON: Duration = Duration::from_secs(30);
+/// What makes every build wait: more free disk than there is anywhere.
+pub(crate) const WAITING: &str = "[limits]\ndisk_free = \"900TiB\"\n";
+/// The one pipeline of most scenarios: its base image has no meaning unless a scenario gives it one.
+pub(crate) const PIPELINE: &str = "version: 1
+bundles: [images/bundle-*]
+stages:
+  - boot: { image: \"{{ bundle.img_base }}\" }
+  - test:
+      steps:
+        - shell: systemctl is-system-running --wait
+  - snapshot: { name: \"{{ bundle.name }}-{{ build.stamp }}\" }
+  - render: { templates: output }
+";
+/// Most that a daemon may ever have had resident, in KiB.
+const MOST_RESIDENT: u64 = 200 * 1024;
+
+/// A daemon's directory, and the daemon while it runs.
+pub(crate) struct Factory {
+    directory: TempDir,
+    daemon: Option<Child>,
+}
+
+/// How a command ended and what it said.
+#[derive(Debug)]
+pub(crate) struct Said {
+    pub(crate) code: i32,
+    pub(crate) out: String,
+    pub(crate) err: String,
+    pub(crate) took: Duration,
+}
+
+impl Said {
+    fn of(output: Output, began: Instant) -> Self {
+        let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("output is UTF-8");
+        let code = output.status.code().expect("no signal ended it");
+        Self { code, out: text(output.stdout), err: text(output.stderr), took: began.elapsed() }
+    }
+
+    /// Everything that was said, when it ended so.
+    pub(crate) fn ended(self, code: i32) -> String {
+        assert_eq!(self.code, code, "{self:?}");
+        format!("{}{}", self.out, self.err)
+    }
+
+    /// What `remote:` lines said.
+    pub(crate) fn remote(&self) -> String {
+        let lines = self.err.lines().filter_map(|line| line.strip_prefix("remote:"));
+        lines.map(|line| format!("{}\n", line.strip_prefix(' ').unwrap_or(line).trim_end())).collect()
+    }
+}
+
+impl Factory {
+    /// A factory that people push to, started.
+    pub(crate) fn new() -> Self {
+        Self::with("", "")
+    }
+
+    /// With more in the configuration: keys at its top, and tables.
+    pub(crate) fn with(top: &str, tables: &str) -> Self {
+        let mut factory = Self::stopped(top, tables);
+        factory.start();
+        factory
+    }
+
+    /// Configured and not started.
+    pub(crate) fn stopped(top: &str, tables: &str) -> Self {
+        let factory = Self { directory: tempfile::tempdir().expect("a directory"), daemon: None };
+        std::fs::create_dir(factory.path("bases")).expect("a directory");
+        factory.configure(top, tables);
+        factory
+    }
+
+    /// Writes the configuration anew; the next start reads it.
+    pub(crate) fn configure(&self, top: &str, tables: &str) {
+        let repository = if tables.contains("[[repository]]") { "" } else { RECEIVING };
+        let text = format!(
+            "state_directory = \"{}\"\nbase_directories = [\"{}\"]\n{top}\n[server]\nsocket = \"{}\"\n\
+             [driver.qemu]\nkind = \"qemu\"\naccelerator = \"tcg\"\n{repository}{tables}",
+            self.state().display(),
+            self.path("bases").display(),
+            self.socket().display(),
+        );
+        std::fs::write(self.config(), text).expect("written");
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    pub(crate) fn config(&self) -> PathBuf {
+        self.path("config.toml")
+    }
+
+    pub(crate) fn state(&self) -> PathBuf {
+        self.path("state")
+    }
+
+    pub(crate) fn socket(&self) -> PathBuf {
+        self.path("factoryd.sock")
+    }
+
+    /// The bare repository that people push to.
+    pub(crate) fn repository(&self) -> PathBuf {
+        self.state().join("repos/factory.git")
+    }
+
+    /// The daemon's process.
+    pub(crate) fn pid(&self) -> u32 {
+        self.daemon.as_ref().expect("it runs").id()
+    }
+
+    /// What a daemon says that does not start.
+    pub(crate) fn refused(&self) -> String {
+        let mut limited = program("timeout");
+        said(limited.args(["20", BINARY, "serve", "--config"]).arg(self.config())).ended(1)
+    }
+
+    /// Starts the daemon and waits until it answers.
+    pub(crate) fn start(&mut self) {
+        let mut command = program(BINARY);
+        command.args([OsStr::new("serve"), "--config".as_ref(), self.config().as_os_str()]);
+        self.start_as(command);
+    }
+
+    /// Starts it by a shell command in namespaces of its own, that ends in `exec "$@"`.
+    pub(crate) fn start_in(&mut self, namespaces: &[&str], script: &str) {
+        let mut command = program("unshare");
+        command.args(namespaces).args(["sh", "-euc", script, "sh", BINARY, "serve", "--config"]).arg(self.config());
+        self.start_as(command);
+    }
+
+    fn start_as(&mut self, mut serve: Command) {
+        let log = std::fs::File::options().create(true).append(true).open(self.path("daemon.log")).expect("a log");
+        let child = serve.stdout(log.try_clone().expect("a log")).stderr(log).spawn().expect("it starts");
+        self.daemon = Some(child);
+        let deadline = Instant::now() + SOON;
+        while self.run(["status"]).code == 3 {
+            let ended = self.daemon.as_mut().and_then(|daemon| daemon.try_wait().expect("a state"));
+            assert!(ended.is_none() && Instant::now() < deadline, "the daemon does not answer:\n{}", self.log());
+            pause();
+        }
+    }
+
+    /// Sends a signal and waits for the end.
+    pub(crate) fn end(&mut self, signal: Signal) -> ExitStatus {
+        let mut daemon = self.daemon.take().expect("it runs");
+        kill_process(pid_of(&daemon), signal).expect("it is ours");
+        let deadline = Instant::now() + SOON;
+        loop {
+            if let Some(status) = daemon.try_wait().expect("a state") {
+                return status;
+            }
+            assert!(Instant::now() < deadline, "the daemon does not end:\n{}", self.log());
+            pause();
+        }
+    }
+
+    pub(crate) fn log(&self) -> String {
+        std::fs::read_to_string(self.path("daemon.log")).unwrap_or_default()
+    }
+
+    /// The command line, not yet run.
+    pub(crate) fn command<A: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = A>) -> Command {
+        let mut command = program(BINARY);
+        command.args(arguments).env("FACTORYD_SOCKET", self.socket());
+        command
+    }
+
+    /// Runs the command line.
+    pub(crate) fn run<A: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = A>) -> Said {
+        said(&mut self.command(arguments))
+    }
+
+    /// What a command that must succeed said.
+    pub(crate) fn tell<const N: usize>(&self, arguments: [&str; N]) -> String {
+        self.run(arguments).ended(0)
+    }
+
+    /// The one JSON object that a command printed, whatever its exit code.
+    pub(crate) fn json<const N: usize>(&self, arguments: [&str; N]) -> Value {
+        let said = self.run(arguments.into_iter().chain(["--json"]));
+        serde_json::from_str(&said.out).unwrap_or_else(|error| panic!("{error}: {said:?}"))
+    }
+
+    /// Waits until something holds of the factory, and gives it.
+    pub(crate) fn until<T>(&self, what: &str, mut look: impl FnMut(&Self) -> Option<T>) -> T {
+        let deadline = Instant::now() + SOON;
+        loop {
+            if let Some(found) = look(self) {
+                return found;
+            }
+            assert!(Instant::now() < deadline, "not in time: {what}\n{}\n{}", self.tell_any("builds"), self.log());
+            pause();
+        }
+    }
+
+    fn tell_any(&self, command: &str) -> String {
+        let said = self.run([command]);
+        format!("{}{}", said.out, said.err)
+    }
+
+    /// Waits for the end of a build, and gives what `show` says of it.
+    pub(crate) fn ended(&self, number: u64) -> Value {
+        let number = number.to_string();
+        self.until(&format!("#{number} ends"), |factory| {
+            let said = factory.run(["show", &number, "--json"]);
+            let build: Value = serde_json::from_str(&said.out).ok()?;
+            (build["state"] == "finished").then_some(build)
+        })
+    }
+
+    /// What a failed build gives as its error: the message, and what to do next.
+    pub(crate) fn failed(&self, number: u64) -> (String, String) {
+        let build = self.ended(number);
+        assert_eq!(build["outcome"], "failed", "{build}");
+        (text(&build["error"]["message"]), text(&build["error"]["help"]))
+    }
+
+    /// Waits until a bundle has a build, and gives its newest build's number.
+    pub(crate) fn build_of(&self, bundle: &str) -> u64 {
+        self.until(&format!("a build of {bundle}"), |factory| {
+            let said = factory.run(["builds", bundle, "--json"]);
+            let builds: Value = serde_json::from_str(&said.out).ok()?;
+            builds["builds"][0]["build"].as_u64()
+        })
+    }
+
+    /// That the daemon is there, well, whole, and was never large.
+    pub(crate) fn is_well(&self) {
+        let status = self.json(["status"]);
+        assert_eq!((&status["healthy"], &status["problems"]), (&true.into(), &Value::Array(Vec::new())), "{status}");
+        assert!(self.tell(["verify"]).starts_with("The store is whole"), "verify");
+        assert!(!self.log().contains("panicked"), "{}", self.log());
+        let most = self.most_resident();
+        assert!(most < MOST_RESIDENT, "the daemon had {} MiB resident", most / 1024);
+    }
+
+    /// The most that the daemon ever had resident, in KiB.
+    pub(crate) fn most_resident(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("it runs");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("Linux says it");
+        line.trim().trim_end_matches(" kB").parse().expect("a number")
+    }
+}
+
+impl Drop for Factory {
+    fn drop(&mut self) {
+        if let Some(mut daemon) = self.daemon.take() {
+            let _ = kill_process(pid_of(&daemon), Signal::TERM);
+            drop(daemon.wait());
+        }
+    }
+}
+
+const RECEIVING: &str = "[[repository]]\nname = \"factory\"\nreceive = true\n";
+
+fn pid_of(child: &Child) -> Pid {
+    Pid::from_child(child)
+}
+
+/// Between two looks at something that takes its time.
+pub(crate) fn pause() {
+    pause_for(Duration::from_millis(50));
+}
+
+/// Lets time pass where the moment itself is what is tried.
+pub(crate) fn pause_for(time: Duration) {
+    std::thread::sleep(time);
+}
+
+/// A program in an environment that is the same wherever the tests run.
+pub(crate) fn program(path: &str) -> Command {
+    let mut command = Command::new(path);
+    command.env_clear().envs([("PATH", "/usr/sbin:/usr/bin:/sbin:/bin"), ("LC_ALL", "C.UTF-8"), ("HOME", "/")]);
+    command.envs([("GIT_CONFIG_NOSYSTEM", "1"), ("GIT_CONFIG_GLOBAL", "/dev/null"), ("TZ", "UTC")]);
+    command.stdin(Stdio::null());
+    command
+}
+
+/// Runs a command to its end.
+pub(crate) fn said(command: &mut Command) -> Said {
+    let began = Instant::now();
+    let output =
+        command.output().unwrap_or_else(|error| panic!("{command:?} does not start: {error}; run scripts/setup"));
+    Said::of(output, began)
+}
+
+/// A JSON string.
+pub(crate) fn text(value: &Value) -> String {
+    value.as_str().unwrap_or_default().to_owned()
+}
+
+/// Somebody's work tree.
+pub(crate) struct Author {
+    directory: TempDir,
+}
+
+impl Author {
+    /// With the pipeline, and bundles that are based on nothing.
+    pub(crate) fn new(bundles: &[&str]) -> Self {
+        let author = Self { directory: tempfile::tempdir().expect("a directory") };
+        author.git(["init", "--quiet", "--initial-branch=main"]);
+        author.write("pipelines/bundle.yml", PIPELINE);
+        for bundle in bundles {
+            author.bundle(bundle, "nothing");
+        }
+        author
+    }
+
+    /// Writes a bundle with a base image's name.
+    pub(crate) fn bundle(&self, name: &str, base: &str) {
+        self.write(&format!("images/{name}/build-vars.yml"), format!("bundle:\n  name: {name}\n  img_base: {base}\n"));
+        self.write(&format!("images/{name}/output/stack.yaml.j2"), "image: {{ result_img_id }}\n");
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        self.directory.path()
+    }
+
+    pub(crate) fn write(&self, name: &str, text: impl AsRef<[u8]>) {
+        let path = self.path().join(name);
+        std::fs::create_dir_all(path.parent().expect("below the work tree")).expect("a directory");
+        std::fs::write(path, text).expect("written");
+    }
+
+    /// git in the work tree, not yet run.
+    pub(crate) fn git_command<A: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = A>) -> Command {
+        let mut command = program("git");
+        command.current_dir(self.path()).args(["-c", "user.name=marie", "-c", "user.email=marie@localhost"]);
+        command.args(arguments);
+        command
+    }
+
+    /// What git printed; it must succeed.
+    pub(crate) fn git<A: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = A>) -> String {
+        let said = said(&mut self.git_command(arguments));
+        assert_eq!(said.code, 0, "{said:?}");
+        said.out
+    }
+
+    pub(crate) fn commit(&self, message: &str) {
+        self.git(["add", "--all"]);
+        self.git(["commit", "--quiet", "--allow-empty", "--message", message]);
+    }
+
+    /// Pushes HEAD, and says what git said, whether it was taken or not.
+    pub(crate) fn try_push(&self, factory: &Factory, branch: &str) -> Said {
+        let to = factory.repository();
+        let refspec = format!("HEAD:refs/heads/{branch}");
+        said(&mut self.git_command([OsStr::new("push"), "--force".as_ref(), to.as_os_str(), refspec.as_ref()]))
+    }
+
+    /// Commits all and pushes it; gives what the push showed.
+    pub(crate) fn push(&self, factory: &Factory, message: &str) -> String {
+        self.commit(message);
+        let said = self.try_push(factory, "main");
+        assert_eq!(said.code, 0, "{said:?}");
+        said.remote()
+    }
+}

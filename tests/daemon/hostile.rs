@@ -1,0 +1,270 @@
+//! Repositories that are broken, or mean harm: one clear error each, and everything else goes on.
+
+use std::ffi::{OsStr, OsString};
+use std::io::Write as _;
+use std::os::unix::ffi::OsStringExt as _;
+use std::process::Stdio;
+
+use super::factory::{Author, Factory, WAITING, said};
+
+/// What a push of a broken thing shows, beside a good bundle that is queued all the same.
+fn shown(spoil: impl FnOnce(&Author)) -> String {
+    let factory = Factory::with("", WAITING);
+    let author = Author::new(&["bundle-good"]);
+    spoil(&author);
+    let shown = author.push(&factory, "Spoil it");
+    assert_eq!(factory.build_of("bundle-good"), 1, "{shown}");
+    assert!(shown.contains("#1 images/bundle-good"), "{shown}");
+    factory.is_well();
+    shown
+}
+
+#[test]
+fn a_broken_pipeline_is_shown_as_a_compiler_shows_it() {
+    let shown = shown(|author| {
+        let text =
+            "version: 1\nbundles: [os/*]\nstages:\n  - boot: { image: x, cpu: 2 }\n  - provison:\n      steps: []\n";
+        author.write("pipelines/os.yml", text);
+        author.write("os/debian/build-vars.yml", "bundle:\n  name: debian\n");
+    });
+    for wanted in [
+        "error: unknown stage `provison`",
+        "--> pipelines/os.yml:5:5",
+        "5 |   - provison:",
+        "did you mean `provision`?",
+        "--> pipelines/os.yml:4:23",
+        "did you mean `cpus`?",
+    ] {
+        assert!(shown.contains(wanted), "{wanted} is not in\n{shown}");
+    }
+}
+
+#[test]
+fn vars_that_are_no_yaml_are_named_with_their_line_and_a_suggestion() {
+    let shown = shown(|author| {
+        let text = "bundle:\n  name: bundle-bad\n  img_base: nothing\n  properties:\n    hw_rng_model :virtio\n    img_os: Debian\n";
+        author.write("images/bundle-bad/build-vars.yml", text);
+    });
+    assert!(shown.contains("images/bundle-bad is unbuildable: "), "{shown}");
+    assert!(shown.contains("images/bundle-bad/build-vars.yml:5"), "{shown}");
+    assert!(shown.contains("hw_rng_model: virtio"), "{shown}");
+}
+
+#[test]
+fn a_bundle_without_vars_is_listed_as_unbuildable() {
+    let shown = shown(|author| author.write("images/bundle-empty/README.md", "soon\n"));
+    assert!(shown.contains("images/bundle-empty is unbuildable: ") && shown.contains("build-vars.yml"), "{shown}");
+}
+
+#[test]
+fn a_link_out_of_the_bundle_is_named() {
+    let shown = shown(|author| {
+        author.bundle("bundle-link", "nothing");
+        let link = author.path().join("images/bundle-link/output/shadow.j2");
+        std::os::unix::fs::symlink("../../../../../../../../etc/shadow", link).expect("linked");
+    });
+    assert!(shown.contains("images/bundle-link is unbuildable: "), "{shown}");
+    assert!(shown.contains("output/shadow.j2"), "{shown}");
+}
+
+#[test]
+fn yaml_that_unfolds_without_end_is_refused() {
+    let bomb = |head: &str| {
+        let levels = (1..30).map(|level| {
+            let all = vec![format!("*l{}", level - 1); 10].join(", ");
+            format!("l{level}: &l{level} [{all}]\n")
+        });
+        format!("{head}l0: &l0 [ha, ha]\n{}", levels.collect::<String>())
+    };
+    let shown = shown(|author| {
+        author.write("images/bundle-bomb/build-vars.yml", bomb("bundle:\n  name: bundle-bomb\n  img_base: x\n"));
+        author.write("pipelines/bomb.yml", bomb("version: 1\nbundles: [os/*]\n"));
+        author.write("os/debian/build-vars.yml", "bundle: { name: x }\n");
+        let deep = format!("bundle: {}{}\n", "[".repeat(100_000), "]".repeat(100_000));
+        author.write("images/bundle-deep/build-vars.yml", deep);
+        author
+            .write("images/bundle-large/build-vars.yml", format!("bundle: {{ name: x }}\n{}", "# x\n".repeat(1 << 19)));
+    });
+    for bundle in ["bundle-bomb", "bundle-deep", "bundle-large"] {
+        let line = shown.lines().find(|line| line.contains(&format!("images/{bundle} is unbuildable: ")));
+        assert!(line.is_some_and(|line| line.contains("build-vars.yml")), "{bundle}:\n{shown}");
+    }
+    assert!(shown.contains("--> pipelines/bomb.yml:"), "{shown}");
+}
+
+#[test]
+fn a_tree_that_unfolds_without_end_is_refused() {
+    let factory = Factory::with("", WAITING);
+    let author = Author::new(&["bundle-good", "bundle-bomb"]);
+    author.commit("Begin");
+    // Ten entries, each the tree below, ten times: ten thousand million files in a few hundred bytes.
+    let blob = pipe(&author, &["hash-object", "-w", "--stdin"], b"x {{ result_img_id }}");
+    let mut tree = pipe(&author, &["mktree"], format!("100644 blob {blob}\tx.j2\n").as_bytes());
+    for _ in 0..10 {
+        let entries: String = (0..10).map(|name| format!("040000 tree {tree}\t{name}\n")).collect();
+        tree = pipe(&author, &["mktree"], entries.as_bytes());
+    }
+    author.git(["rm", "-r", "-q", "--cached", "images/bundle-bomb/output"]);
+    author.git(["read-tree", "--prefix=images/bundle-bomb/keep", "HEAD:images/bundle-good/output"]);
+    let index = author.git(["write-tree"]);
+    let spoiled = graft(&author, index.trim(), &["images", "bundle-bomb", "output"], &tree);
+    let commit = pipe(&author, &["commit-tree", &spoiled, "-m", "Grow"], b"");
+    author.git(["update-ref", "HEAD", &commit]);
+    let said = author.try_push(&factory, "main");
+    assert_eq!(said.code, 0, "{said:?}");
+    assert_eq!(factory.build_of("bundle-good"), 1);
+    let status = factory.until("it is looked at", |factory| {
+        let status = factory.tell(["status"]);
+        status.contains("bundle-bomb").then_some(status)
+    });
+    assert!(status.contains("its stages would read more than 100000 files"), "{status}");
+    factory.is_well();
+}
+
+/// Runs git with an input, and gives its one line.
+fn pipe(author: &Author, arguments: &[&str], input: &[u8]) -> String {
+    let mut git = author.git_command(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("git");
+    git.stdin.take().expect("piped").write_all(input).expect("written");
+    let output = git.wait_with_output().expect("it ends");
+    assert!(output.status.success(), "{arguments:?}");
+    String::from_utf8(output.stdout).expect("UTF-8").trim().to_owned()
+}
+
+/// The tree with another tree at a path in it.
+fn graft(author: &Author, tree: &str, path: &[&str], new: &str) -> String {
+    let Some((name, rest)) = path.split_first() else { return new.to_owned() };
+    let listed = author.git(["ls-tree", tree]);
+    let below = listed.lines().find(|line| line.ends_with(&format!("\t{name}")));
+    let empty = || pipe(author, &["mktree"], b"");
+    let below = below.map_or_else(empty, |line| line.split([' ', '\t']).nth(2).expect("an id").to_owned());
+    let inner = graft(author, &below, rest, new);
+    let others = listed.lines().filter(|line| !line.ends_with(&format!("\t{name}")));
+    let all: String = others.map(|line| format!("{line}\n")).collect();
+    pipe(author, &["mktree"], format!("{all}040000 tree {inner}\t{name}\n").as_bytes())
+}
+
+#[test]
+fn names_that_are_not_utf_8_are_built_like_others() {
+    let factory = Factory::new();
+    let author = Author::new(&["bundle-good"]);
+    let mut name = author.path().as_os_str().to_owned();
+    name.push("/images/bundle-");
+    name.push(OsString::from_vec(vec![0xff, 0xfe]));
+    std::fs::create_dir(&name).expect("a directory");
+    std::fs::write(std::path::Path::new(&name).join("build-vars.yml"), "bundle:\n  name: odd\n  img_base: nothing\n")
+        .expect("written");
+    let shown = author.push(&factory, "Name it oddly");
+    assert!(shown.contains("images/bundle-\u{fffd}\u{fffd} "), "{shown}");
+    let builds = factory.json(["builds"])["builds"].clone();
+    let odd =
+        builds.as_array().expect("builds").iter().find(|build| build.get("path_bytes").is_some()).expect("a build");
+    assert_eq!(odd["path_bytes"], "aW1hZ2VzL2J1bmRsZS3//g==");
+    let number = odd["build"].as_u64().expect("a number");
+    assert!(factory.failed(number).0.contains("`nothing`"));
+    factory.is_well();
+}
+
+#[test]
+fn a_push_that_is_too_large_is_refused_and_the_next_is_taken() {
+    let factory = Factory::with("", "[limits]\npush = \"1MiB\"\ndisk_free = \"900TiB\"\n");
+    let author = Author::new(&["bundle-good"]);
+    let mut noise = vec![0; 3 << 20];
+    std::fs::File::open("/dev/urandom")
+        .and_then(|mut file| std::io::Read::read_exact(&mut file, &mut noise))
+        .expect("noise");
+    author.write("large", &noise);
+    author.commit("Add everything");
+    let said = author.try_push(&factory, "main");
+    assert_ne!(said.code, 0);
+    assert!(said.err.contains("exceeds maximum allowed size"), "{said:?}");
+    author.git(["rm", "-q", "large"]);
+    author.git(["commit", "-q", "--amend", "-m", "Begin"]);
+    let said = author.try_push(&factory, "main");
+    assert_eq!(said.code, 0, "{said:?}");
+    assert_eq!(factory.build_of("bundle-good"), 1);
+}
+
+#[test]
+fn escapes_never_reach_a_terminal() {
+    let factory = Factory::new();
+    let author = Author::new(&["bundle-good"]);
+    // What hides in YAML's escapes, in the name of a directory, and in a commit's message.
+    let evil = "\u{1b}]0;owned\u{7}\u{1b}[2J\u{9b}31m";
+    author.bundle("bundle-evil", "\"\\e]0;owned\\a\\e[2J\\x9b31m\"");
+    author.write(&format!("images/bundle-{evil}/build-vars.yml"), "bundle:\n  name: odd\n  img_base: nothing\n");
+    author.commit(&format!("Paint {evil}"));
+    let said = author.try_push(&factory, "main");
+    assert_eq!(said.code, 0, "{said:?}");
+    let mut all = said.remote();
+    factory.ended(factory.build_of("bundle-evil"));
+    let builds = factory.until("all ended", |factory| {
+        let builds = factory.json(["builds"])["builds"].as_array().expect("builds").clone();
+        (builds.len() == 3 && builds.iter().all(|build| build["state"] == "finished")).then_some(builds)
+    });
+    for arguments in [["status"], ["builds"], ["plan"], ["deliveries"], ["images"]] {
+        all.push_str(&factory.tell(arguments));
+    }
+    for build in &builds {
+        let number = build["build"].to_string();
+        for command in ["show", "why", "logs", "artifacts"] {
+            all.push_str(&factory.tell([command, &number]));
+        }
+        all.push_str(&factory.run(["logs", "-f", &number]).ended(1));
+    }
+    assert!(all.contains("owned"), "it is shown: {all}");
+    let control = |c: char| c.is_control() && c != '\n';
+    let line = all.lines().find(|line| line.contains(control));
+    assert!(line.is_none(), "{line:?}");
+    assert!(!factory.log().contains(|c: char| control(c) && c != '\t'), "the daemon's log:\n{:?}", factory.log());
+    factory.is_well();
+}
+
+#[test]
+fn a_repository_that_vanishes_is_said_and_others_go_on() {
+    let two = "[[repository]]\nname = \"factory\"\nreceive = true\npoll = \"1s\"\n[[repository]]\nname = \"other\"\nreceive = true\npoll = \"1s\"\n";
+    let factory = Factory::with("", &format!("{two}{WAITING}"));
+    let author = Author::new(&["bundle-good"]);
+    author.push(&factory, "Begin");
+    let hidden = factory.path("hidden.git");
+    std::fs::rename(factory.repository(), &hidden).expect("moved");
+    let problem = factory.until("status says it", |factory| {
+        let status = factory.json(["status"]);
+        status["repositories"][0]["problem"].as_str().map(str::to_owned)
+    });
+    assert!(problem.contains(&factory.repository().display().to_string()), "{problem}");
+    let plan = factory.run(["plan", "--repository", "factory"]).ended(1);
+    assert!(plan.contains("factory.git"), "{plan}");
+
+    let elsewhere = factory.state().join("repos/other.git");
+    let push: [&OsStr; 3] = ["push".as_ref(), elsewhere.as_os_str(), "HEAD:refs/heads/main".as_ref()];
+    let pushed = said(&mut author.git_command(push));
+    assert!(pushed.code == 0 && pushed.remote().contains("#2 images/bundle-good"), "{pushed:?}");
+    std::fs::rename(&hidden, factory.repository()).expect("moved back");
+    factory.until("it is there again", |factory| {
+        factory.json(["status"])["repositories"][0]["problem"].is_null().then_some(())
+    });
+    author.bundle("bundle-new", "nothing");
+    assert!(author.push(&factory, "Go on").contains("#3 images/bundle-new"), "it goes on");
+    factory.is_well();
+}
+
+#[test]
+fn all_bombs_together_leave_the_daemon_small() {
+    let factory = Factory::with("", WAITING);
+    let author = Author::new(&["bundle-good"]);
+    for round in 0..4 {
+        for at in 0..12 {
+            let name = format!("images/bundle-{at}/build-vars.yml");
+            let list: String = (0..40_000).map(|item| format!("  - item {item} {round}\n")).collect();
+            author.write(&name, format!("bundle:\n  name: b\n  img_base: x\nlist:\n{list}"));
+            let long = format!("{}{{{{ result_img_id }}}}", "x".repeat(4 << 20));
+            author.write(&format!("images/bundle-{at}/output/{round}.j2"), long);
+        }
+        author.commit(&format!("Round {round}"));
+        let said = author.try_push(&factory, "main");
+        assert_eq!(said.code, 0, "{said:?}");
+        factory.json(["plan"]);
+    }
+    eprintln!("the daemon had at most {} MiB resident", factory.most_resident() >> 10);
+    factory.is_well();
+}

@@ -1,0 +1,377 @@
+//! The whole factory on real machines: the demo, a daemon that is killed while it provisions, and the unit under systemd.
+//!
+//! One after the other, since each machine takes all of a small host where there is no KVM. Base images that recipes make
+//! are kept in `$FACTORYD_TEST_CACHE` (else `target/test-cache`), so that only the first run makes them.
+
+#[path = "daemon/factory.rs"]
+#[allow(dead_code, reason = "the other test binary uses the rest")]
+mod factory;
+
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+use serde_json::Value;
+
+use factory::{Author, BINARY, Factory, pause, program, said, text};
+
+const HERE: &str = env!("CARGO_MANIFEST_DIR");
+/// How long a build with real machines may take.
+const BUILD_WITHIN: Duration = Duration::from_secs(600);
+
+static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+
+fn alone() -> MutexGuard<'static, ()> {
+    ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Says what is going on: these tests take minutes.
+fn tell(since: Instant, what: &str) {
+    eprintln!("[{:>4} s] {what}", since.elapsed().as_secs());
+}
+
+fn cache() -> PathBuf {
+    let kept = std::env::var_os("FACTORYD_TEST_CACHE")
+        .map_or_else(|| Path::new(HERE).join("target/test-cache"), PathBuf::from);
+    kept.join("system-bases")
+}
+
+/// Copies the base images that one state directory has and another lacks.
+fn share_bases(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).expect("a directory");
+    let Ok(entries) = std::fs::read_dir(from) else { return };
+    for entry in entries.flatten() {
+        let (place, part) = (to.join(entry.file_name()), to.join("part"));
+        if entry.path().is_file() && !place.exists() {
+            std::fs::copy(entry.path(), &part).expect("copied");
+            std::fs::rename(&part, &place).expect("renamed");
+        }
+    }
+}
+
+/// Processes that carry a state directory in their environment: what a daemon started.
+fn processes_of(state: &Path) -> Vec<String> {
+    let state = state.canonicalize().unwrap_or_else(|_| state.to_owned());
+    let needle = [b"FACTORYD_STATE=", state.as_os_str().as_bytes()].concat();
+    let entries = std::fs::read_dir("/proc").expect("proc").flatten();
+    let ours = entries.filter(|entry| {
+        let environment = std::fs::read(entry.path().join("environ")).unwrap_or_default();
+        environment.split(|byte| *byte == 0).any(|pair| pair == needle)
+    });
+    ours.filter_map(|entry| std::fs::read_to_string(entry.path().join("comm")).ok()).collect()
+}
+
+#[test]
+fn the_demo_builds_images_that_boot_anywhere_and_redoes_only_what_changed() {
+    let _alone = alone();
+    let began = Instant::now();
+    let demo = Demo::new();
+    tell(began, "the demo runs for the first time");
+    let shown = demo.run("start").ended(0);
+    tell(began, "all is built");
+    let builds = demo.builds();
+    assert!(builds.len() >= 3 && builds.iter().all(|build| build["outcome"] == "passed"), "{builds:?}\n{shown}");
+    for wanted in ["All 3 bundles are fresh.", "factoryd artifacts", "Stop it and remove it all: make clean-demo"] {
+        assert!(shown.contains(wanted), "{wanted} is not in {shown}");
+    }
+
+    // The image that the newest build left is in its rendered template, and boots without factoryd.
+    let nginx = builds.iter().find(|build| build["bundle"] == "images/bundle-debian-nginx").expect("a build of nginx");
+    let image = text(&nginx["image"]);
+    assert!(demo.template(nginx).contains(&image), "the template names the image");
+    let disk = demo.directory.path().join("nginx.qcow2");
+    demo.ask(&["images", "export", &image, "-o", disk.to_str().expect("UTF-8")]).ended(0);
+    boots_to_a_login(&disk, demo.directory.path());
+    tell(began, "the exported image boots by itself");
+
+    demo.run("start").ended(0);
+    assert_eq!(demo.builds().len(), builds.len(), "nothing changed, so nothing is built");
+    tell(began, "the demo ran again and built nothing");
+
+    let template = demo.checkout().join("images/bundle-debian-nginx/output/nginx_stack.heat.yml.j2");
+    let changed =
+        std::fs::read_to_string(&template).expect("the template").replace("description:", "description: New.");
+    std::fs::write(&template, format!("{changed}# changed\n")).expect("written");
+    let rerun = Instant::now();
+    demo.run("start").ended(0);
+    let after = demo.builds();
+    assert_eq!(after.len(), builds.len() + 1);
+    let states: Vec<String> = after[0]["stages"]
+        .as_array()
+        .expect("stages")
+        .iter()
+        .map(|stage| format!("{} {}", text(&stage["stage"]), text(&stage["state"])))
+        .collect();
+    assert_eq!(states, ["boot hit", "provision hit", "test hit", "snapshot hit", "render passed"]);
+    assert_eq!(text(&after[0]["image"]), image, "the image is the same");
+    assert!(demo.template(&after[0]).ends_with("# changed\n") && demo.template(&after[0]).contains(&image));
+    tell(began, &format!("a changed template was rendered in {:?}", rerun.elapsed()));
+
+    share_bases(&demo.state().join("bases"), &cache());
+    demo.run("stop").ended(0);
+    assert!(!demo.place().exists() && processes_of(&demo.state()).is_empty(), "something is left");
+    tell(began, "the demo is gone");
+}
+
+/// The demo on a copy of this checkout, so that files can be changed.
+struct Demo {
+    directory: tempfile::TempDir,
+}
+
+impl Demo {
+    fn new() -> Self {
+        let demo = Self { directory: tempfile::tempdir().expect("a directory") };
+        std::fs::create_dir(demo.checkout()).expect("a directory");
+        for part in ["images", "pipelines", "scripts"] {
+            said(program("cp").arg("-r").arg(Path::new(HERE).join(part)).arg(demo.checkout())).ended(0);
+        }
+        share_bases(&cache(), &demo.state().join("bases"));
+        std::fs::write(demo.place().join(".factoryd-demo"), "").expect("written");
+        demo
+    }
+
+    fn checkout(&self) -> PathBuf {
+        self.directory.path().join("checkout")
+    }
+
+    fn place(&self) -> PathBuf {
+        self.directory.path().join("demo")
+    }
+
+    fn state(&self) -> PathBuf {
+        self.place().join("state")
+    }
+
+    /// Runs the script. The binary is built already, and building it again here could only make another one.
+    fn run(&self, word: &str) -> factory::Said {
+        let target = Path::new(BINARY).ancestors().nth(2).expect("target/debug/factoryd");
+        let mut demo = Command::new(self.checkout().join("scripts/demo"));
+        demo.arg(word).env("FACTORYD_DEMO", self.place()).env("CARGO", "true").env("CARGO_TARGET_DIR", target);
+        let output = demo.env("LC_ALL", "C.UTF-8").stdin(Stdio::null()).output().expect("the demo starts");
+        let lossy = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        let code = output.status.code().expect("no signal ended it");
+        factory::Said { code, out: lossy(&output.stdout), err: lossy(&output.stderr), took: Duration::ZERO }
+    }
+
+    fn ask(&self, arguments: &[&str]) -> factory::Said {
+        said(program(BINARY).args(arguments).env("FACTORYD_SOCKET", self.place().join("factoryd.sock")))
+    }
+
+    /// The newest first.
+    fn builds(&self) -> Vec<Value> {
+        let listed: Value = serde_json::from_str(&self.ask(&["builds", "--json"]).out).expect("JSON");
+        listed["builds"].as_array().expect("builds").clone()
+    }
+
+    /// The rendered Heat template of a build, as the archive gives it.
+    fn template(&self, build: &Value) -> String {
+        let number = build["build"].to_string();
+        let listed: Value = serde_json::from_str(&self.ask(&["artifacts", &number, "--json"]).out).expect("JSON");
+        let mut paths =
+            listed["artifacts"].as_array().expect("artifacts").iter().map(|artifact| text(&artifact["path"]));
+        let path = paths.find(|path| path.ends_with("nginx_stack.heat.yml")).unwrap_or_else(|| panic!("{listed}"));
+        self.ask(&["artifacts", &number, "get", &path]).ended(0)
+    }
+}
+
+impl Drop for Demo {
+    fn drop(&mut self) {
+        if self.place().exists() {
+            self.run("stop");
+        }
+    }
+}
+
+/// Boots a disk with plain QEMU until its serial console asks who logs in.
+fn boots_to_a_login(disk: &Path, scratch: &Path) {
+    let console = scratch.join("console");
+    let qemu = program("qemu-system-x86_64")
+        .args(["-machine", "pc,accel=tcg", "-cpu", "max", "-smp", "2", "-m", "1024", "-nodefaults", "-display", "none"])
+        .args(["-snapshot", "-drive", &format!("file={},format=qcow2,if=virtio", disk.display())])
+        .args(["-serial", &format!("file:{}", console.display())])
+        .spawn()
+        .expect("QEMU starts; scripts/setup installs it");
+    let mut qemu = Killed(qemu);
+    let deadline = Instant::now() + Duration::from_secs(180);
+    loop {
+        let said = String::from_utf8_lossy(&std::fs::read(&console).unwrap_or_default()).into_owned();
+        if said.contains("login:") {
+            return;
+        }
+        let ended = qemu.0.try_wait().expect("a state");
+        assert!(ended.is_none() && Instant::now() < deadline, "no login prompt: {ended:?}\n{said}");
+        pause();
+    }
+}
+
+struct Killed(Child);
+
+impl Drop for Killed {
+    fn drop(&mut self) {
+        drop(self.0.kill());
+        drop(self.0.wait());
+    }
+}
+
+/// A factory with the shared base images, and one author with the pipeline of the base image in this repository.
+fn factory_with_bases() -> Factory {
+    let mut factory = Factory::stopped("", "");
+    share_bases(&cache(), &factory.state().join("bases"));
+    factory.start();
+    factory
+}
+
+/// The lines of `boot` in this repository's pipeline for base images, so that the same base image serves here.
+fn recipe() -> String {
+    let pipeline = std::fs::read_to_string(Path::new(HERE).join("pipelines/base.yml")).expect("the pipeline");
+    let lines = pipeline.lines().skip_while(|line| !line.contains("- boot:"));
+    lines.take_while(|line| !line.contains("- test:")).map(|line| format!("{line}\n")).collect()
+}
+
+/// Waits for a build's end, telling what its log says.
+fn follow(factory: &Factory, build: u64, since: Instant) -> Value {
+    let number = build.to_string();
+    let mut follower = factory.command(["logs", "-f", &number]).stderr(Stdio::inherit()).spawn().expect("it starts");
+    let deadline = Instant::now() + BUILD_WITHIN;
+    while follower.try_wait().expect("a state").is_none() {
+        assert!(Instant::now() < deadline, "#{build} takes too long");
+        pause();
+    }
+    tell(since, &format!("#{build} has ended"));
+    factory.ended(build)
+}
+
+#[test]
+fn a_daemon_that_is_killed_while_it_provisions_goes_on_and_leaves_nothing() {
+    let _alone = alone();
+    let began = Instant::now();
+    let mut factory = factory_with_bases();
+    let author = Author::new(&[]);
+    author.write("images/bundle-slow/build-vars.yml", "bundle:\n  name: bundle-slow\n");
+    // The machine of the second attempt is a new one, so the file is not there.
+    let provision = "  - provision:\n      steps:\n        - shell: test ! -e /begun && touch /begun && echo in the middle && sleep 8\n";
+    let pipeline = format!(
+        "version: 1\nbundles: [images/bundle-slow]\nstages:\n{}{provision}  - snapshot: {{ name: slow }}\n",
+        recipe()
+    );
+    author.write("pipelines/bundle.yml", pipeline);
+    author.push(&factory, "Take your time");
+    let deadline = Instant::now() + BUILD_WITHIN;
+    while !factory.run(["logs", "1"]).out.contains("in the middle") {
+        let build = factory.json(["show", "1"]);
+        assert!(build["state"] != "finished" && Instant::now() < deadline, "{build}");
+        pause();
+    }
+    tell(began, "the guest is in the middle of its step; the daemon is killed");
+    assert_eq!(factory.json(["show", "1"])["stages"][0]["state"], "passed");
+    factory.end(Signal::KILL);
+    let left = processes_of(&factory.state());
+    assert!(
+        left.iter().any(|name| name.contains("qemu") || name.contains("factoryd")),
+        "the machine outlives it: {left:?}"
+    );
+    factory.start();
+    let build = follow(&factory, 1, began);
+    assert_eq!((&build["outcome"], &build["attempt"]), (&"passed".into(), &2.into()), "{build}");
+    assert!(build["image"].is_string(), "{build}");
+    let log = factory.tell(["logs", "1"]);
+    assert_eq!(log.lines().filter(|line| line.ends_with("  in the middle")).count(), 2, "{log}");
+    assert_eq!(factory.json(["builds"])["builds"].as_array().map(Vec::len), Some(1));
+    assert!(processes_of(&factory.state()).is_empty(), "{:?}", processes_of(&factory.state()));
+    let machines = std::fs::read_dir(factory.state().join("machines")).map(Iterator::count).unwrap_or(0);
+    assert_eq!(machines, 0, "machine directories are left");
+    factory.is_well();
+    share_bases(&factory.state().join("bases"), &cache());
+}
+
+/// What is asked of the service inside the guest. A line that fails ends it, and is the last that the log shows.
+const UNDER_SYSTEMD: &str = r#"#!/bin/bash
+set -euxo pipefail
+install -D -m 0644 /root/unit/factoryd.service /etc/systemd/system/factoryd.service
+install -D -m 0644 /root/unit/factoryd.sysusers /usr/lib/sysusers.d/factoryd.conf
+install -D -m 0644 /root/unit/factoryd.tmpfiles /usr/lib/tmpfiles.d/factoryd.conf
+systemd-sysusers && systemd-tmpfiles --create && systemctl daemon-reload
+install -m 0640 -g factory /root/unit/config.example.toml /etc/factoryd/config.toml
+systemctl start factoryd
+systemctl is-active factoryd
+test "$(systemctl show -P NotifyAccess factoryd)" = main
+useradd --create-home --groups factory marie
+as() { runuser -u "$@"; }
+# There is no QEMU in this guest, which status says; the sandbox must work all the same.
+as marie -- factoryd status | tee /tmp/status || true
+grep '^sandbox: sandbox works (bubblewrap [0-9.]*)$' /tmp/status
+code=0; as nobody -- factoryd status || code=$?
+test "$code" = 4
+# People push over ssh, as the factory's user, who can do nothing else.
+as marie -- mkdir -m 0700 /home/marie/.ssh
+as marie -- ssh-keygen -q -t ed25519 -N '' -f /home/marie/.ssh/id_ed25519
+install -d -m 0750 -o factoryd -g factory /var/lib/factoryd/.ssh
+install -m 0640 -o factoryd -g factory /home/marie/.ssh/id_ed25519.pub /var/lib/factoryd/.ssh/authorized_keys
+cat >/home/marie/push <<'PUSH'
+set -eux
+git init --quiet --initial-branch=main ~/work && cd ~/work
+mkdir -p images/bundle-x/ansible
+printf 'bundle:\n  name: bundle-x\n  img_base: nothing\n' >images/bundle-x/build-vars.yml
+echo '- hosts: all' >images/bundle-x/ansible/bootstrap.yml
+git add --all
+git -c user.name=marie -c user.email=marie@localhost commit --quiet --message Begin
+export GIT_SSH_COMMAND='ssh -o StrictHostKeyChecking=accept-new'
+git push factoryd@localhost:repos/factory.git HEAD:main
+! ssh factoryd@localhost id
+PUSH
+as marie -- env HOME=/home/marie sh /home/marie/push
+as marie -- timeout 120 factoryd logs -f 1 || test $? = 1
+as marie -- factoryd builds | grep 'failed    #1 '
+as marie -- factoryd plan | grep images/bundle-x
+as marie -- factoryd show 1 | grep 'no image, bundle or alias is called `nothing`'
+systemctl show -P StatusText factoryd | grep idle
+# What the daemon's memory is at rest, unoptimised.
+grep VmRSS "/proc/$(systemctl show -P MainPID factoryd)/status"
+began=$SECONDS
+systemctl stop factoryd
+test $((SECONDS - began)) -lt 60
+test "$(systemctl show -P Result factoryd)" = success
+test ! -e /run/factoryd/factoryd.sock
+systemctl start factoryd
+as marie -- factoryd builds | grep 'failed    #1 '
+echo the unit works
+"#;
+
+#[test]
+fn the_unit_runs_under_systemd_with_its_sandbox() {
+    let _alone = alone();
+    let began = Instant::now();
+    let factory = factory_with_bases();
+    let author = Author::new(&[]);
+    author.write("os/host/build-vars.yml", "bundle:\n  name: host\n");
+    author.write("os/host/check.sh", UNDER_SYSTEMD);
+    let unit = author.path().join("os/host/unit");
+    std::fs::create_dir_all(&unit).expect("a directory");
+    for file in
+        ["systemd/factoryd.service", "systemd/factoryd.sysusers", "systemd/factoryd.tmpfiles", "config.example.toml"]
+    {
+        let from = Path::new(HERE).join(file);
+        std::fs::copy(&from, unit.join(from.file_name().expect("a name"))).expect("copied");
+    }
+    said(program("strip").arg("-o").arg(author.path().join("os/host/factoryd")).arg(BINARY)).ended(0);
+    let packages = "packages: [git, bubblewrap, ";
+    // Room for what the daemon wants to be free before it starts a build.
+    let stages = recipe().replace("packages: [", packages).replace("memory: 1GiB", "memory: 1GiB\n      disk: 8GiB");
+    assert!(stages.contains(packages) && stages.contains("disk: 8GiB"), "{stages}");
+    let pipeline = format!(
+        "version: 1\nbundles: [os/host]\nstages:\n{stages}  - provision:\n      steps:\n\
+         \x20       - upload: {{ from: factoryd, to: /usr/bin/factoryd, mode: \"0755\" }}\n\
+         \x20       - upload: {{ from: unit, to: /root/unit }}\n\
+         \x20       - script: check.sh\n"
+    );
+    author.write("pipelines/host.yml", pipeline);
+    author.push(&factory, "Run the unit");
+    tell(began, "a guest with systemd boots");
+    let build = follow(&factory, 1, began);
+    let log = factory.tell(["logs", "1"]);
+    share_bases(&factory.state().join("bases"), &cache());
+    assert!(build["outcome"] == "passed" && log.contains("the unit works"), "{build:#}\n{log}");
+}
