@@ -35,8 +35,10 @@ use std::fmt;
 use std::io::{IsTerminal as _, stderr};
 use std::os::unix::ffi::OsStrExt as _;
 
+use tracing::field::Field;
 use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::field::MakeExt as _;
 use tracing_subscriber::filter::ParseError;
 use tracing_subscriber::fmt::FmtContext;
 use tracing_subscriber::fmt::format::{self, Format, FormatEvent, FormatFields, Full, Writer};
@@ -83,13 +85,27 @@ pub fn start(level: &str) -> Result<(), TelemetryError> {
         Ok(filter) if !filter.is_empty() => parse("RUST_LOG", &filter)?,
         _ => parse("the configured level", level)?,
     };
-    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(stderr);
+    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(stderr).fmt_fields(fields());
     match reader() {
         Reader::Journal => lines.with_ansi(false).event_format(JournalLine::new()).finish().try_init()?,
         Reader::File => lines.with_ansi(false).finish().try_init()?,
         Reader::Terminal => lines.finish().try_init()?,
     }
     Ok(())
+}
+
+/// Fields as they are usually written, but that nothing in them moves a cursor or begins a line of its own: names of
+/// bundles and messages come from repositories.
+fn fields() -> impl for<'w> FormatFields<'w> + Send + Sync + 'static {
+    let field = |out: &mut Writer<'_>, field: &Field, value: &dyn fmt::Debug| {
+        let text = printable(&format!("{value:?}"));
+        if field.name() == "message" { write!(out, "{text}") } else { write!(out, "{field}={text}") }
+    };
+    format::debug_fn(field).delimited(" ")
+}
+
+fn printable(text: &str) -> String {
+    text.chars().map(|c| if c == '\n' { ' ' } else { c }).map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
 }
 
 fn parse(origin: &'static str, filter: &str) -> Result<EnvFilter, TelemetryError> {
@@ -176,6 +192,19 @@ mod tests {
         let text = String::from_utf8(paper.0.lock().expect("no writer panicked").clone()).expect("text");
         let expected = "<4>build{build=7}: factoryd::telemetry::tests: The machine is late. stage=\"boot\"\n";
         assert_eq!(text, expected);
+    }
+
+    #[test]
+    fn what_a_repository_says_moves_no_cursor_and_begins_no_line() {
+        let paper = Paper::default();
+        let writer = paper.clone();
+        let lines = tracing_subscriber::fmt().with_writer(move || writer.clone()).with_ansi(false).without_time();
+        tracing::subscriber::with_default(lines.fmt_fields(fields()).finish(), || {
+            tracing::info!(bundle = %"a\u{1b}[2J\u{9b}\nERROR forged", "queued");
+        });
+        let text = String::from_utf8(paper.0.lock().expect("no writer panicked").clone()).expect("text");
+        let said = "queued bundle=a\u{fffd}[2J\u{fffd} ERROR forged\n";
+        assert!(text.ends_with(said) && text.lines().count() == 1, "{text:?}");
     }
 
     #[test]
