@@ -479,12 +479,14 @@ impl Build {
         true
     }
 
-    /// It waits to be taken up again, and so does the stage that was running; what had ended keeps its end. The machines
+    /// It waits to be taken up again, and so does the stage that was running or had failed; what had passed keeps its end. The machines
     /// are gone.
     fn interrupt(&mut self) {
         self.state = BuildState::Queued;
         self.open.clear();
-        for run in self.stages.values_mut().filter(|run| run.progress == StageProgress::Running) {
+        // One that had failed is done again too: the process died before it could say that the build failed.
+        let undone = [StageProgress::Running, StageProgress::Failed, StageProgress::Cancelled];
+        for run in self.stages.values_mut().filter(|run| undone.contains(&run.progress)) {
             *run = StageRun::new(StageProgress::Waiting);
         }
     }
@@ -562,6 +564,20 @@ mod tests {
         assert!(build.open.is_empty());
         events.push(Event::Started { attempt: 2 });
         assert_eq!(fold(&events).expect("a legal journal").attempt, 2);
+    }
+
+    #[test]
+    fn a_stage_that_failed_just_before_the_process_died_can_be_done_again() {
+        let events = [
+            Event::Queued,
+            Event::Started { attempt: 1 },
+            started(Stage::Boot),
+            Event::StageFinished { stage: Stage::Boot, end: StageEnd::Failed },
+            Event::Interrupted,
+            Event::Started { attempt: 2 },
+            started(Stage::Boot),
+        ];
+        assert_eq!(fold(&events).expect("a legal journal").stages[&Stage::Boot].progress, StageProgress::Running);
     }
 
     #[test]
