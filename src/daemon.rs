@@ -74,13 +74,8 @@ async fn run(settings: Settings) -> Result<()> {
     });
     tasks
         .spawn("planner", planning::run(engine.clone(), received, parts.paths.keys().cloned().collect(), stop.clone()));
-    tasks.spawn("scheduler", {
-        let (engine, stop) = (engine.clone(), stop.clone());
-        async move {
-            scheduler::run(engine, stop).await;
-            Ok(())
-        }
-    });
+    let (drain, cut) = (CancellationToken::new(), CancellationToken::new());
+    let mut building = tokio::spawn(scheduler::run(engine.clone(), drain.clone(), cut.clone()));
     tasks.spawn("poll", {
         let (polled, hints, stop) = (parts.polled, hints.clone(), stop.clone());
         let clock: Arc<dyn crate::engine::ports::Clock> = Arc::new(parts::SystemClock);
@@ -100,9 +95,18 @@ async fn run(settings: Settings) -> Result<()> {
         _ = terminate.recv() => Ok(()),
         _ = interrupt.recv() => Ok(()),
         ended = tasks.first_end() => ended,
+        ended = &mut building => Err(anyhow!("the scheduler ended by itself: {ended:?}")),
     };
     systemd::stopping();
-    info!("stopping");
+    info!("stopping: each build ends the stage it is in; a second signal breaks it off");
+    drain.cancel();
+    while !building.is_finished() {
+        tokio::select! {
+            _ = terminate.recv() => cut.cancel(),
+            _ = interrupt.recv() => cut.cancel(),
+            _ = &mut building => break,
+        }
+    }
     stop.cancel();
     tasks.drain().await;
     drop(std::fs::remove_file(&settings.server.socket));

@@ -38,7 +38,7 @@ pub(super) fn run(hook: &Hook, socket: &Path) -> Result<(), Failure> {
     let asked = wait_for(async {
         match tokio::time::timeout(PATIENCE, client.post::<HintAnswer>("/v1/hint", &hint)).await {
             Ok(answer) => answer,
-            Err(_) => Ok(HintAnswer { plans: Vec::new(), planning: true }),
+            Err(_) => Ok(HintAnswer { planning: true, ..HintAnswer::default() }),
         }
     });
     let said = match asked {
@@ -62,6 +62,9 @@ fn describe(answer: &HintAnswer) -> String {
     let mut out = String::new();
     for plan in &answer.plans {
         branch(&mut out, plan);
+    }
+    for problem in &answer.unplanned {
+        let _ = writeln!(out, "{problem}");
     }
     if answer.planning {
         out.push_str("planning goes on; see factoryd status\n");

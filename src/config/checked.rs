@@ -35,7 +35,7 @@ pub(super) fn settings(merged: Merged) -> Result<Settings, ConfigError> {
         limits: limits(of("limits").first()),
         retention: retention(of("retention").first(), defaults.retention),
         secrets: of("secrets").iter().filter_map(|group| checker.secret(group)).collect(),
-        sandbox: Sandbox { required: true, allow_without: Vec::new() },
+        sandbox: Sandbox { required: true },
         download: checker.download(of("download").first()),
     };
     // Looked at with the tables that are written, since one that has a fault is not among the settings.
@@ -48,7 +48,7 @@ pub(super) fn settings(merged: Merged) -> Result<Settings, ConfigError> {
     }
     let names: BTreeSet<&str> = of("driver").iter().map(|group| group.name.as_str()).collect();
     checker.default_driver(top, &settings, &names);
-    settings.sandbox = checker.sandbox(of("sandbox").first(), of("repository"), &settings.repositories);
+    settings.sandbox = Sandbox { required: flag(of("sandbox").first(), "required").unwrap_or(true) };
     checker.faults.sort_by(|a, b| (&a.file, a.line, a.column).cmp(&(&b.file, b.line, b.column)));
     if checker.faults.is_empty() { Ok(settings) } else { Err(ConfigError::Faults { faults: checker.faults }) }
 }
@@ -376,26 +376,6 @@ impl Checker {
             (None, None) => return None,
         };
         Some((group.name.clone(), source))
-    }
-
-    fn sandbox(&mut self, group: Option<&Group>, written: &[Group], repositories: &[Repository]) -> Sandbox {
-        let known: BTreeSet<&str> = written
-            .iter()
-            .filter_map(|group| text(Some(group), "name").map(|(name, _)| name))
-            .chain(repositories.iter().map(|repository| repository.name.as_str()))
-            .collect();
-        let mut allow_without = Vec::new();
-        if let Some((names, place)) = texts(group, "allow_without") {
-            for name in names {
-                if !known.contains(name.as_str()) {
-                    let names: Vec<&str> = known.iter().copied().collect();
-                    let help = format!("write names of repositories: {}", names.join(", "));
-                    self.fault(place, "sandbox.allow_without", format!("there is no repository {name:?}"), help);
-                }
-                allow_without.push(RepoName::new(name));
-            }
-        }
-        Sandbox { required: flag(group, "required").unwrap_or(true), allow_without }
     }
 
     fn download(&mut self, group: Option<&Group>) -> Download {

@@ -66,7 +66,7 @@ impl fmt::Display for Fault {
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// A file could not be read.
-    #[error("can't read the configuration {}: {source}", file.display())]
+    #[error("can't read the configuration {}", file.display())]
     Read {
         /// The file or directory.
         file: PathBuf,

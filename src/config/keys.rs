@@ -93,7 +93,7 @@ pub(super) const SECTIONS: &[Section] = &[
     },
     Section { name: "retention", form: Form::Table, keys: &[("keep", Kind::Count), ("age", Kind::Time)] },
     Section { name: "secrets", form: Form::Named, keys: &[("file", Kind::Path), ("credential", Kind::Text)] },
-    Section { name: "sandbox", form: Form::Table, keys: &[("required", Kind::Flag), ("allow_without", Kind::Texts)] },
+    Section { name: "sandbox", form: Form::Table, keys: &[("required", Kind::Flag)] },
     Section { name: "download", form: Form::Table, keys: &[("allow_private", Kind::Texts)] },
 ];
 

@@ -175,10 +175,8 @@ pub enum SecretSource {
 /// Where programs of repositories run on the host.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Sandbox {
-    /// Whether host steps are refused where the sandbox does not work.
+    /// Whether host steps are refused where the sandbox does not work. Without it, authors are trusted with the host.
     pub required: bool,
-    /// Repositories whose host steps run without it all the same: they are trusted with the host.
-    pub allow_without: Vec<RepoName>,
 }
 
 /// What downloads may reach.
@@ -265,7 +263,7 @@ impl Default for Settings {
             // Thirty days: long enough to notice that an image was deprecated.
             retention: Retention { keep: 3, age: Some(30 * 24 * 60 * 60 * 1000) },
             secrets: BTreeMap::new(),
-            sandbox: Sandbox { required: true, allow_without: Vec::new() },
+            sandbox: Sandbox { required: true },
             download: Download::default(),
         }
     }

@@ -65,7 +65,7 @@ fn the_example_says_the_defaults_and_has_every_key() {
     let is_key = |line: &str| line.starts_with("#[") || line.contains(" = ") && !line.starts_with("# ");
     let shown: Vec<&str> = example.lines().filter(|line| line.starts_with('#') && is_key(line)).collect();
     let keys: Vec<&str> = shown.iter().filter_map(|line| line[1..].split_once(" = ")).map(|(key, _)| key).collect();
-    let doubled = ["base_directories", "allow_without", "allow_private"];
+    let doubled = ["base_directories", "allow_private"];
     assert!(doubled.iter().all(|key| keys.contains(key)));
     let full: Vec<&str> = example
         .lines()
@@ -132,7 +132,6 @@ fn every_key_is_read() {
         credential = "token"
         [sandbox]
         required = false
-        allow_without = ["images"]
         [download]
         allow_private = ["10.0.0.0/8"]
         "#,
@@ -161,7 +160,7 @@ fn every_key_is_read() {
     assert_eq!(settings.limits, limits);
     assert_eq!(settings.retention, Retention { keep: 1, age: Some(86_400_000) });
     assert_eq!(settings.secrets["token"], SecretSource::Credential("token".into()));
-    assert_eq!(settings.sandbox, Sandbox { required: false, allow_without: vec!["images".into()] });
+    assert_eq!(settings.sandbox, Sandbox { required: false });
     assert!(settings.download.allows("10.1.2.3".parse().expect("an address")));
     assert!(!settings.download.allows("127.0.0.1".parse().expect("an address")));
 }
@@ -231,8 +230,6 @@ sha256 = "12"
 path = "relative"
 format = "vmdk"
 [secrets.s]
-[sandbox]
-allow_without = ["c"]
 [download]
 allow_private = ["example.org"]
 "#;
@@ -250,7 +247,6 @@ allow_private = ["example.org"]
     config.toml:22:8: base.z.path: "relative" does not fit; write an absolute path in quotes
     config.toml:23:1: base.z.format: there is no "vmdk"; write one of qcow2, raw
     config.toml:24:10: secrets.s: says too little; it needs one of file, credential, and one only
-    config.toml:26:1: sandbox.allow_without: there is no repository "c"; write names of repositories: a, b
-    config.toml:28:1: download.allow_private: "example.org" is no address; write "10.0.0.0/8" or "192.168.1.5"
+    config.toml:26:1: download.allow_private: "example.org" is no address; write "10.0.0.0/8" or "192.168.1.5"
     "#);
 }

@@ -13,7 +13,7 @@ use crate::domain::build::Moment;
 use crate::domain::id::RepoName;
 use crate::domain::pipeline::BaseImage;
 use crate::engine::Parts;
-use crate::engine::policy::{Policy, RepositoryPolicy};
+use crate::engine::policy::{MachineLimits, Policy, RepositoryPolicy};
 use crate::engine::ports::{Clock, Driver, LocalTime, Secret};
 use crate::machine::host::SandboxedHost;
 use crate::machine::qemu::{AcceleratorChoice, AllowedInside, Qemu, QemuSettings};
@@ -132,6 +132,8 @@ fn policy(settings: &Settings, state: &std::path::Path) -> Result<Policy> {
         driver: settings.default_driver.clone(),
         aliases: settings.bases.iter().map(|(name, base)| (name.clone(), base_image(base))).collect(),
         base_directories: settings.base_directories.clone(),
+        memory: settings.limits.memory,
+        machine: settings.drivers.get(&settings.default_driver).map(machine_limits).unwrap_or_default(),
         slots: usize::try_from(settings.limits.builds).unwrap_or(usize::MAX),
         disk_free: settings.limits.disk_free,
         secrets: settings
@@ -143,6 +145,10 @@ fn policy(settings: &Settings, state: &std::path::Path) -> Result<Policy> {
         keep_for: settings.retention.age.map(Duration::from_millis),
         scratch: state.join("scratch"),
     })
+}
+
+fn machine_limits(driver: &DriverSettings) -> MachineLimits {
+    MachineLimits { cpus: driver.cpus, memory: driver.memory, host_key: driver.host_key }
 }
 
 fn base_image(base: &Base) -> BaseImage {

@@ -7,7 +7,7 @@ use tracing::warn;
 
 use crate::domain::id::RepoName;
 use crate::engine::Engine;
-use crate::engine::planner::Planned;
+use crate::engine::planner::{Planned, Plans};
 
 /// Runs until `stop` is cancelled. A repository that can't be planned is said in the log, and tried at the next hint.
 pub(super) async fn run(
@@ -50,7 +50,12 @@ async fn hinted(engine: &Engine, repository: &RepoName) -> Result<()> {
 
 async fn plan(engine: &Engine, repository: &RepoName) -> Vec<Planned> {
     match engine.plan_repository(repository).await {
-        Ok(planned) => planned,
+        Ok(Plans { planned, failed }) => {
+            for (branch, error) in failed {
+                warn!(repository = repository.as_str(), branch = branch.as_str(), %error, "the branch can't be planned");
+            }
+            planned
+        }
         Err(error) => {
             warn!(repository = repository.as_str(), %error, "the repository can't be planned");
             Vec::new()

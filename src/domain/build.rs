@@ -4,7 +4,8 @@
 //!             Started                       Finished(passed | failed | cancelled)
 //!   queued ───────────► running ─────────────────────────────────────────────────► finished
 //!    │  ▲ Interrupted      │
-//!    │  └──────────────────┘ (the daemon died; the next attempt starts where the last stage ended)
+//!    │  └──────────────────┘ (the daemon died; the next attempt starts where the last stage ended;
+//!    │                        Drained is the same after an orderly stop, and does not count as an attempt)
 //!    └── Finished(superseded | cancelled | failed) ──────────────────────────────► finished
 //! ```
 //!
@@ -153,6 +154,8 @@ pub enum Event {
     },
     /// The process that ran it died. What it left was cleared away before this was written.
     Interrupted,
+    /// The process that ran it was stopped, and has given back what it held.
+    Drained,
     /// A kept result serves as this stage's.
     StageHit {
         /// The stage.
@@ -420,6 +423,11 @@ impl Build {
                 self.started.get_or_insert(at);
             }
             (Running, Event::Interrupted) => self.interrupt(),
+            (Running, Event::Drained) => {
+                self.interrupt();
+                // Nothing went wrong, so it does not count.
+                self.attempt -= 1;
+            }
             (Queued | Running, Event::CancelAsked { by }) => self.cancel_asked = Some(by.clone()),
             (Queued | Running, Event::Finished { outcome, failure, reason }) => {
                 self.finish(at, *outcome, failure.clone(), reason.clone());

@@ -141,6 +141,9 @@ pub struct Boot {
     pub timeout: Duration,
 }
 
+/// The memory of a machine in bytes, where nothing is said.
+pub const MACHINE_MEMORY: u64 = 1 << 30;
+
 /// What a machine is booted from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum BaseImage {

@@ -14,6 +14,8 @@ pub(super) enum Stop {
     Cancelled,
     /// A newer plan made the build pointless.
     Superseded(String),
+    /// The daemon stops: the next one goes on.
+    Drained,
     /// The journal can't be written: nothing may be done any more.
     Store(StoreError),
 }
@@ -57,14 +59,14 @@ impl Stop {
     pub(super) fn stage_end(&self) -> StageEnd {
         match self {
             Self::Failed(_) | Self::Store(_) => StageEnd::Failed,
-            Self::Cancelled | Self::Superseded(_) => StageEnd::Cancelled,
+            Self::Cancelled | Self::Superseded(_) | Self::Drained => StageEnd::Cancelled,
         }
     }
 
     pub(super) fn outcome(&self) -> Outcome {
         match self {
             Self::Failed(_) | Self::Store(_) => Outcome::Failed,
-            Self::Cancelled => Outcome::Cancelled,
+            Self::Cancelled | Self::Drained => Outcome::Cancelled,
             Self::Superseded(_) => Outcome::Superseded,
         }
     }

@@ -24,7 +24,7 @@ pub mod scheduler;
 mod stages;
 pub mod views;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -78,8 +78,8 @@ struct Shared {
     caches: HashMap<RepoName, Arc<Cache>>,
     /// What the newest planned tip wants of each bundle: what may publish, and what it is based on.
     wanted: Mutex<HashMap<BundleKey, Wanted>>,
-    /// The repositories that were planned in this process. Before that nobody knows what is wanted of them.
-    known: Mutex<BTreeSet<RepoName>>,
+    /// How the last look at each repository went. Before the first one nobody knows what is wanted of it.
+    outlooks: Mutex<BTreeMap<RepoName, Outlook>>,
     /// The builds that run in this process.
     running: Mutex<BTreeMap<BuildNo, Running>>,
     /// Why queued builds wait, as the scheduler last saw it.
@@ -91,6 +91,8 @@ struct Shared {
     /// What an image that is there serves, and under which name, is changed by one build at a time: two bundles may be
     /// served by one image until one of them wants another name.
     serving: Arc<tokio::sync::Mutex<()>>,
+    /// Cancelled when the daemon is to stop: no stage begins any more.
+    draining: CancellationToken,
     /// Wakes the scheduler.
     wake: Notify,
     /// Counts whatever changed, for those who follow.
@@ -100,17 +102,53 @@ struct Shared {
 /// What the newest planned tip wants of a bundle.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Wanted {
+    /// Bytes of memory that its machine has.
+    memory: u64,
     stages: Vec<(Stage, Fingerprint)>,
     base: Option<(RepoPath, Fingerprint)>,
+}
+
+/// What could not be planned when a repository was looked at last.
+#[derive(Clone, Debug, Default)]
+struct Outlook {
+    /// Why nothing could.
+    trouble: Option<String>,
+    /// The branches that could not, and why.
+    unplanned: BTreeMap<Branch, String>,
 }
 
 /// A build that runs in this process.
 #[derive(Clone, Debug)]
 struct Running {
     key: BundleKey,
+    /// Bytes of memory that its machine has.
+    memory: u64,
     cancel: CancellationToken,
-    /// Set when it is stopped because a newer plan made it pointless, rather than by a person.
-    superseded: Option<String>,
+    /// Set when it is stopped for another reason than that a person cancelled it.
+    stopped: Option<Stopped>,
+}
+
+/// Why a running build is stopped, where no person asked for it.
+#[derive(Clone, Debug)]
+enum Stopped {
+    /// A newer plan made it pointless, as this says.
+    Superseded(String),
+    /// The daemon stops; the next one goes on.
+    Drained,
+}
+
+/// A build's place among those that run, which only one can have. It is given back however its holder ends.
+struct Place {
+    engine: Engine,
+    number: BuildNo,
+    cancel: CancellationToken,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.engine.running().remove(&self.number);
+        self.engine.wake();
+    }
 }
 
 impl fmt::Debug for Engine {
@@ -138,11 +176,12 @@ impl Engine {
                 caches,
                 plans: Mutex::default(),
                 wanted: Mutex::default(),
-                known: Mutex::default(),
+                outlooks: Mutex::default(),
                 running: Mutex::default(),
                 waits: Mutex::default(),
                 planning: tokio::sync::Mutex::default(),
                 serving: Arc::default(),
+                draining: CancellationToken::new(),
                 wake: Notify::new(),
                 changes: watch::Sender::new(0),
             }),
@@ -204,6 +243,17 @@ impl Engine {
 
     fn running(&self) -> MutexGuard<'_, BTreeMap<BuildNo, Running>> {
         unpoisoned(&self.shared.running)
+    }
+
+    /// A place among the builds that run; `None` where this build has one.
+    fn take_place(&self, number: BuildNo, key: BundleKey, memory: u64) -> Option<Place> {
+        let mut running = self.running();
+        if running.contains_key(&number) {
+            return None;
+        }
+        let cancel = CancellationToken::new();
+        running.insert(number, Running { key, memory, cancel: cancel.clone(), stopped: None });
+        Some(Place { engine: self.clone(), number, cancel })
     }
 
     fn wanted(&self) -> MutexGuard<'_, HashMap<BundleKey, Wanted>> {

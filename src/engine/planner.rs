@@ -12,7 +12,7 @@ use thiserror::Error;
 use tracing::{info, instrument};
 
 use super::ports::{CommitInfo, PortError, Tip};
-use super::{Engine, Wanted, unpoisoned};
+use super::{Engine, Outlook, Stopped, Wanted, unpoisoned};
 use crate::blocking;
 use crate::domain::build::{BuildState, Moment, Order};
 use crate::domain::bundle::BundleKey;
@@ -43,6 +43,15 @@ pub struct Planned {
     pub faults: Vec<Fault>,
     /// The builds that this plan queued.
     pub queued: Vec<Order>,
+}
+
+/// What a look at a repository led to.
+#[derive(Debug)]
+pub struct Plans {
+    /// A plan for each branch that could be planned.
+    pub planned: Vec<Planned>,
+    /// The branches that could not, and why: one bad branch hides no other.
+    pub failed: Vec<(Branch, PlanError)>,
 }
 
 /// Why nothing could be planned.
@@ -76,16 +85,35 @@ impl Engine {
     /// Plans every branch of a repository and queues what its tracked branches need.
     ///
     /// # Errors
-    /// When the repository, a tree or the database can't be read. Branches planned before stay planned.
+    /// When the repository or the database can't be read. Branches planned before stay planned.
     #[instrument(skip(self))]
-    pub async fn plan_repository(&self, repository: &RepoName) -> Result<Vec<Planned>, PlanError> {
+    pub async fn plan_repository(&self, repository: &RepoName) -> Result<Plans, PlanError> {
         let _one_at_a_time = self.shared.planning.lock().await;
+        let plans = self.plan_branches(repository).await;
+        let mut outlook = Outlook::default();
+        match &plans {
+            Ok(plans) => {
+                let failed = plans.failed.iter().map(|(branch, error)| (branch.clone(), error.to_string()));
+                outlook.unplanned = failed.collect();
+            }
+            Err(error) => outlook.trouble = Some(error.to_string()),
+        }
+        unpoisoned(&self.shared.outlooks).insert(repository.clone(), outlook);
+        self.wake();
+        plans
+    }
+
+    async fn plan_branches(&self, repository: &RepoName) -> Result<Plans, PlanError> {
         let (tips, head) = self.tips(repository).await?;
         let tracked = self.tracked(repository, head.as_ref());
-        let mut planned = Vec::new();
+        let (mut planned, mut failed) = (Vec::new(), Vec::new());
         for tip in &tips {
             let is_tracked = tracked.contains(&tip.branch);
-            planned.push(self.plan_tip(repository, tip, is_tracked, head.as_ref()).await?);
+            match self.plan_tip(repository, tip, is_tracked, head.as_ref()).await {
+                Ok(plan) => planned.push(plan),
+                Err(error @ PlanError::Store(_)) => return Err(error),
+                Err(error) => failed.push((tip.branch.clone(), error)),
+            }
         }
         // A deleted HEAD is tracked no more, so those that were are looked at too.
         let mut gone: BTreeSet<Branch> = self.store().planned_branches(repository).await?.into_iter().collect();
@@ -93,9 +121,7 @@ impl Engine {
         for branch in gone.iter().filter(|branch| !tips.iter().any(|tip| tip.branch == **branch)) {
             self.retire_branch(repository, branch).await?;
         }
-        unpoisoned(&self.shared.known).insert(repository.clone());
-        self.wake();
-        Ok(planned)
+        Ok(Plans { planned, failed })
     }
 
     /// The plan of a revision against what is known; creates nothing.
@@ -348,7 +374,7 @@ impl Engine {
 
     fn stop_superseded(&self, build: crate::domain::id::BuildNo, reason: &str) {
         if let Some(running) = self.running().get_mut(&build) {
-            running.superseded = Some(reason.to_owned());
+            running.stopped = Some(Stopped::Superseded(reason.to_owned()));
             running.cancel.cancel();
         }
     }
@@ -359,7 +385,14 @@ impl Engine {
         for bundle in &reading.bundles {
             let Ok(buildable) = &bundle.verdict else { continue };
             let key = BundleKey { repository: repository.clone(), branch: branch.clone(), path: bundle.path.clone() };
-            wanted.insert(key, Wanted { stages: prints(buildable), base: base_print(buildable) });
+            wanted.insert(
+                key,
+                Wanted {
+                    memory: buildable.pipeline.boot.memory,
+                    stages: prints(buildable),
+                    base: base_print(buildable),
+                },
+            );
         }
     }
 

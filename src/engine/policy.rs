@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::ports::Secret;
 use crate::domain::id::{Branch, DriverName, RepoName};
-use crate::domain::pipeline::BaseImage;
+use crate::domain::pipeline::{BaseImage, HostKey};
 
 /// The engine's part of the configuration.
 #[derive(Clone, Debug)]
@@ -20,6 +20,10 @@ pub struct Policy {
     pub base_directories: Vec<PathBuf>,
     /// How many builds run at once.
     pub slots: usize,
+    /// Bytes of memory that the machines of all builds may have together; `None` is no limit.
+    pub memory: Option<u64>,
+    /// What one machine may have.
+    pub machine: MachineLimits,
     /// Bytes of disk that a build must leave free, or it does not start.
     pub disk_free: u64,
     /// Secrets that host steps may name.
@@ -30,6 +34,17 @@ pub struct Policy {
     pub keep_for: Option<Duration>,
     /// Where scratch files of builds lie.
     pub scratch: PathBuf,
+}
+
+/// What the configuration says of every machine of the driver.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct MachineLimits {
+    /// The most virtual processors.
+    pub cpus: Option<u32>,
+    /// The most memory in bytes.
+    pub memory: Option<u64>,
+    /// How host keys are known where a pipeline does not ask for more.
+    pub host_key: HostKey,
 }
 
 /// What the configuration says of a repository.

@@ -1,6 +1,6 @@
 //! Which queued build starts, and why the others wait: decided here from plain facts, done by the scheduler.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use crate::domain::bundle::BundleKey;
 use crate::domain::id::BuildNo;
@@ -14,6 +14,8 @@ pub struct Waiting {
     pub key: BundleKey,
     /// What it is based on, where that is another bundle.
     pub base: Option<BaseState>,
+    /// Bytes of memory that its machine has.
+    pub memory: u64,
 }
 
 /// Where the bundle stands that another is based on.
@@ -44,6 +46,8 @@ pub struct Capacity {
     pub slots: usize,
     /// The builds that run.
     pub running: BTreeMap<BuildNo, BundleKey>,
+    /// Bytes of memory that machines may still take; `None` is no limit.
+    pub memory: Option<u64>,
     /// Bytes free on the disk.
     pub disk_free: u64,
     /// Bytes that must be free for a build to start.
@@ -64,13 +68,15 @@ pub enum Decision {
 /// Decides for every waiting build, in the order of their numbers.
 pub fn decide(waiting: &[Waiting], capacity: &Capacity) -> Vec<(BuildNo, Decision)> {
     let mut busy: BTreeMap<&BundleKey, BuildNo> = capacity.running.iter().map(|(number, key)| (key, *number)).collect();
-    let mut running: BTreeSet<BuildNo> = capacity.running.keys().copied().collect();
+    let mut running = capacity.running.len();
+    let mut memory = capacity.memory;
     let mut decisions = Vec::with_capacity(waiting.len());
     for build in waiting {
-        let decision = match obstacle(build, &busy, &running, capacity) {
+        let decision = match obstacle(build, &busy, running, memory, capacity) {
             Some(reason) => Decision::Wait(reason),
             None => {
-                running.insert(build.number);
+                running += 1;
+                memory = memory.map(|left| left.saturating_sub(build.memory));
                 Decision::Start
             }
         };
@@ -83,7 +89,8 @@ pub fn decide(waiting: &[Waiting], capacity: &Capacity) -> Vec<(BuildNo, Decisio
 fn obstacle(
     build: &Waiting,
     busy: &BTreeMap<&BundleKey, BuildNo>,
-    running: &BTreeSet<BuildNo>,
+    running: usize,
+    memory: Option<u64>,
     capacity: &Capacity,
 ) -> Option<String> {
     if capacity.draining {
@@ -108,10 +115,12 @@ fn obstacle(
             gib(capacity.disk_needed),
         ));
     }
-    if running.len() >= capacity.slots {
+    if running >= capacity.slots {
         return Some("for a machine".to_owned());
     }
-    None
+    // Alone, a build may have what there is: it would wait for ever otherwise.
+    let short = memory.filter(|left| running > 0 && build.memory > *left);
+    short.map(|left| format!("for memory: its machine has {}, {} are left", gib(build.memory), gib(left)))
 }
 
 fn gib(bytes: u64) -> String {
@@ -134,12 +143,12 @@ mod tests {
     }
 
     fn waiting(number: u64, path: &str) -> Waiting {
-        Waiting { number: BuildNo(number), key: key(path), base: None }
+        Waiting { number: BuildNo(number), key: key(path), base: None, memory: 2 << 30 }
     }
 
     fn capacity(slots: usize, running: &[(u64, &str)]) -> Capacity {
         let running = running.iter().map(|(number, path)| (BuildNo(*number), key(path))).collect();
-        Capacity { slots, running, disk_free: 10 << 30, disk_needed: 1 << 30, draining: false }
+        Capacity { slots, running, memory: None, disk_free: 10 << 30, disk_needed: 1 << 30, draining: false }
     }
 
     fn said(waiting: &[Waiting], capacity: &Capacity) -> Vec<String> {
@@ -180,6 +189,19 @@ mod tests {
         );
         dependent.base = Some(BaseState::Ready);
         assert_eq!(said(&[dependent], &capacity(9, &[])), ["#2 starts"]);
+    }
+
+    #[test]
+    fn machines_share_the_memory_there_is() {
+        let mut capacity = capacity(9, &[]);
+        capacity.memory = Some(3 << 30);
+        let waiting = [waiting(1, "a"), waiting(2, "b")];
+        assert_eq!(
+            said(&waiting, &capacity),
+            ["#1 starts", "#2 waits for memory: its machine has 2.0 GiB, 1.0 GiB are left"]
+        );
+        capacity.memory = Some(1 << 30);
+        assert_eq!(said(&waiting[..1], &capacity), ["#1 starts"], "alone, it has what there is");
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Clears away what a process left that died, and sends its builds on: at start, and now and then for what was missed.
 //!
 //! For each unfinished build that a dead process had taken up: everything outside that carries its number is removed
-//! (twice is success), then its journal says so, and the scheduler takes it up again; after its second attempt it ends.
+//! (twice is success), then its journal says so, and the scheduler takes it up again; after its third attempt it ends.
 
 use std::collections::{BTreeSet, HashSet};
 
@@ -15,8 +15,8 @@ use crate::domain::build::{BuildState, Effect, Event, Failure, Outcome, StageEnd
 use crate::domain::id::{BuildNo, DiskId};
 use crate::store::{BuildRecord, StoreError};
 
-/// How often a build is taken up before it is given up.
-const ATTEMPTS: u32 = 2;
+/// How often a build is taken up: it goes on twice at most after the daemon died.
+const ATTEMPTS: u32 = 3;
 
 /// To be called once, before anything is scheduled.
 ///
@@ -51,7 +51,7 @@ async fn recover_build(engine: &Engine, record: &BuildRecord) -> Result<(), Stor
         stage: record.build.current().map(|(stage, _)| stage),
         step: None,
         line: None,
-        message: format!("the daemon stopped {} times while this build ran", record.build.attempt),
+        message: format!("the daemon died {} times while this build ran", record.build.attempt),
         help: format!("look at the daemon's own log, then factoryd retry {}", number.0),
     };
     end(engine, record, StageEnd::Failed, Outcome::Failed, Some(failure), String::new()).await

@@ -117,26 +117,29 @@ impl Engine {
     /// When there is no such build, or it has ended.
     pub async fn cancel(&self, number: BuildNo, by: &str) -> Result<(), RequestError> {
         let record = self.known_build(number).await?;
-        match record.build.state {
-            BuildState::Finished => return Err(RequestError::Conflict(format!("{number} has ended already"))),
-            BuildState::Running => {
-                let event = Event::CancelAsked { by: by.to_owned() };
-                self.store().append(number, self.clock().now(), event, Vec::new()).await?;
-                if let Some(running) = self.running().get(&number) {
-                    running.cancel.cancel();
-                }
+        // While its place is ours it can't start.
+        let event = match self.take_place(number, record.order.key, 0) {
+            Some(_place) if record.build.state == BuildState::Queued => {
+                let reason = format!("cancelled by {by} before it started");
+                let event = Event::Finished { outcome: Outcome::Cancelled, failure: None, reason };
+                return self.ask(number, event).await;
             }
-            BuildState::Queued => {
-                let event = Event::Finished {
-                    outcome: Outcome::Cancelled,
-                    failure: None,
-                    reason: format!("cancelled by {by} before it started"),
-                };
-                self.store().append(number, self.clock().now(), event, Vec::new()).await?;
-            }
+            _ => Event::CancelAsked { by: by.to_owned() },
+        };
+        self.ask(number, event).await?;
+        if let Some(running) = self.running().get(&number) {
+            running.cancel.cancel();
         }
         self.wake();
         Ok(())
+    }
+
+    /// Journals what somebody asked for; that it can't follow means that the build ended meanwhile.
+    async fn ask(&self, number: BuildNo, event: Event) -> Result<(), RequestError> {
+        match self.store().append(number, self.clock().now(), event, Vec::new()).await {
+            Err(StoreError::IllegalEvent { .. }) => Err(RequestError::Conflict(format!("{number} has ended already"))),
+            other => Ok(other.map(drop)?),
+        }
     }
 
     /// Queues a new build like an ended one, of the same commit and bundle.

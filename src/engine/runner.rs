@@ -13,12 +13,12 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
-use super::Engine;
 use super::failure::{Problem, Stop};
 use super::log::StepLog;
 use super::planner::scratch_of;
 use super::ports::{Driver, Machine, Wait};
 use super::stages;
+use super::{Engine, Stopped};
 use crate::blocking;
 use crate::domain::build::{Build, Effect, Event, Failure, Moment, Order, Outcome, StageEnd, StageProgress};
 use crate::domain::expression::Text;
@@ -85,8 +85,12 @@ pub(super) async fn run(engine: &Engine, record: BuildRecord, cancel: Cancellati
     match Run::prepare(engine, record, cancel).await {
         Ok(None) => {}
         Ok(Some(mut run)) => {
-            let end = run.stages().await;
-            if let Err(error) = run.finish(end).await {
+            let end = run.stages().await.map_err(|(stage, stop)| (stage, run.as_stopped(stop)));
+            let ended = match end {
+                Err((stage, Stop::Drained)) => run.pause(stage).await,
+                end => run.finish(end).await,
+            };
+            if let Err(error) = ended {
                 error!(build = number.0, %error, "the build's end can't be journalled; it is recovered at the next start");
             }
         }
@@ -105,7 +109,11 @@ impl Run {
         let number = record.order.number;
         let attempt = record.build.attempt + 1;
         let now = engine.clock().now();
-        let build = engine.store().append(number, now, Event::Started { attempt }, Vec::new()).await?;
+        let build = match engine.store().append(number, now, Event::Started { attempt }, Vec::new()).await {
+            // Somebody ended it in the very moment it was to start.
+            Err(StoreError::IllegalEvent { .. }) => return Ok(None),
+            other => other?,
+        };
         engine.changed();
         let buildable = match find_buildable(engine, &record.order).await {
             Ok(buildable) => buildable,
@@ -148,6 +156,9 @@ impl Run {
             }
             if !self.order.tracked && need.stage >= Stage::Snapshot {
                 break;
+            }
+            if self.engine.shared.draining.is_cancelled() {
+                return Err((need.stage, Stop::Drained));
             }
             self.stage(need).await.map_err(|stop| (need.stage, stop))?;
         }
@@ -317,7 +328,6 @@ impl Run {
 
     /// Releases what is up, archives, and journals how the build ended.
     async fn finish(&mut self, end: Result<(), (Stage, Stop)>) -> Result<(), StoreError> {
-        let end = end.map_err(|(stage, stop)| (stage, self.as_superseded(stop)));
         if let Err((_, Stop::Store(error))) = end {
             self.release().await;
             return Err(error);
@@ -351,12 +361,26 @@ impl Run {
         self.journal(Event::StageFinished { stage, end }, Vec::new()).await
     }
 
-    fn as_superseded(&self, stop: Stop) -> Stop {
+    fn as_stopped(&self, stop: Stop) -> Stop {
         let running = self.engine.running();
-        match running.get(&self.order.number).and_then(|running| running.superseded.clone()) {
-            Some(reason) if matches!(stop, Stop::Cancelled) => Stop::Superseded(reason),
+        match running.get(&self.order.number).and_then(|running| running.stopped.clone()) {
+            Some(Stopped::Superseded(reason)) if matches!(stop, Stop::Cancelled) => Stop::Superseded(reason),
+            Some(Stopped::Drained) if matches!(stop, Stop::Cancelled) => Stop::Drained,
             _ => stop,
         }
+    }
+
+    /// Gives everything back and leaves the build to the next start of the daemon, unless somebody cancelled it meanwhile.
+    async fn pause(&mut self, stage: Stage) -> Result<(), StoreError> {
+        self.stage_log(stage).say("the daemon stops; the build goes on when it is back");
+        self.release().await;
+        self.journal(Event::Drained, Vec::new()).await?;
+        info!(stage = stage.word(), "paused");
+        let Some(by) = self.build.cancel_asked.clone() else { return Ok(()) };
+        let reason = format!("cancelled by {by} while the daemon stopped");
+        let event = Event::Finished { outcome: Outcome::Cancelled, failure: None, reason };
+        self.journal(event, Vec::new()).await?;
+        self.engine.store().finish_log(self.order.number).await
     }
 
     fn ending(&self, end: Result<(), (Stage, Stop)>) -> (Outcome, Option<Failure>, String) {
@@ -367,7 +391,7 @@ impl Run {
                 match stop {
                     Stop::Failed(problem) => (outcome, Some(problem.at(stage)), String::new()),
                     Stop::Superseded(reason) => (outcome, None, reason),
-                    Stop::Cancelled => {
+                    Stop::Cancelled | Stop::Drained => {
                         let by = self.build.cancel_asked.clone().unwrap_or_else(|| "the daemon".to_owned());
                         (outcome, None, format!("cancelled by {by} during {stage}"))
                     }

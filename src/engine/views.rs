@@ -17,7 +17,7 @@ use crate::store::{BuildRecord, Durations, Latest, Served, StoreError};
 pub struct LastPlan {
     /// Each bundle, what was to be done with it, and why.
     pub bundles: Vec<(RepoPath, Action, String)>,
-    /// How many faults its pipelines have.
+    /// The faults of its pipelines, one line each.
     pub faults: Vec<String>,
 }
 
@@ -126,13 +126,24 @@ impl Engine {
         unpoisoned(&self.shared.plans).insert((planned.repository.clone(), planned.branch.clone()), last);
     }
 
-    /// Faults of the pipelines on tracked branches, with the branch they are on.
-    pub fn pipeline_faults(&self) -> Vec<(Branch, String)> {
+    /// What keeps a repository, a branch of it or a pipeline from being planned; `None` where nothing does.
+    pub fn trouble(&self, repository: &RepoName) -> Option<String> {
+        if let Some(outlook) = unpoisoned(&self.shared.outlooks).get(repository) {
+            if let Some(trouble) = &outlook.trouble {
+                return Some(format!("can't be planned: {trouble}"));
+            }
+            if let Some((branch, trouble)) = outlook.unplanned.first_key_value() {
+                return Some(format!("{branch} can't be planned: {trouble}"));
+            }
+        }
         let plans = unpoisoned(&self.shared.plans);
-        plans
-            .iter()
-            .flat_map(|((_, branch), plan)| plan.faults.iter().map(|fault| (branch.clone(), fault.clone())))
-            .collect()
+        let mut of_tracked = plans.iter().filter(|((name, _), _)| name == repository);
+        of_tracked.find_map(|((_, branch), plan)| {
+            let first = plan.faults.first()?;
+            let more =
+                if plan.faults.len() > 1 { format!(" (and {} more)", plan.faults.len() - 1) } else { String::new() };
+            Some(format!("the pipelines on {branch} have a fault: {first}{more}; factoryd plan {branch} shows where"))
+        })
     }
 }
 
@@ -203,21 +214,15 @@ fn wanted_without_image(wanted: Option<&Vec<(Stage, crate::domain::id::Fingerpri
     wanted.is_some_and(|stages| stages.iter().all(|(stage, _)| *stage != Stage::Snapshot))
 }
 
-/// Milliseconds that are likely left, from the medians of the stages that have not ended.
+/// Milliseconds that are likely left, from the medians of the stages that have not ended; `None` where one of them never
+/// passed before.
 fn left(record: &BuildRecord, durations: &Durations, now: i64) -> Option<u64> {
-    let mut known = false;
-    let mut sum: u64 = 0;
-    for (stage, run) in &record.build.stages {
-        let Some(time) = durations.get(stage) else { continue };
-        known = true;
-        sum += match run.progress {
-            StageProgress::Waiting => time.median,
-            StageProgress::Running => {
-                let spent = run.started.map_or(0, |started| u64::try_from(now - started.0).unwrap_or(0));
-                time.median.saturating_sub(spent)
-            }
-            _ => 0,
-        };
-    }
-    known.then_some(sum)
+    let to_come = record.build.stages.iter().filter_map(|(stage, run)| match run.progress {
+        StageProgress::Waiting => Some((stage, 0)),
+        StageProgress::Running => {
+            Some((stage, run.started.map_or(0, |started| u64::try_from(now - started.0).unwrap_or(0))))
+        }
+        _ => None,
+    });
+    to_come.map(|(stage, spent)| Some(durations.get(stage)?.median.saturating_sub(spent))).sum()
 }

@@ -9,14 +9,13 @@ use super::reader::Reader;
 use crate::domain::expression::Text;
 use crate::domain::path::RepoPath;
 use crate::domain::pipeline::{
-    BaseImage, Boot, DiskFormat, HostKey, Recipe, RecipeContent, RecipeFile, Render, Snapshot,
+    BaseImage, Boot, DiskFormat, HostKey, MACHINE_MEMORY, Recipe, RecipeContent, RecipeFile, Render, Snapshot,
 };
 use crate::domain::value::Value;
 
 /// The user that today's images have.
 const USER: &str = "cloud";
 const CPUS: u32 = 1;
-const MEMORY: u64 = 1 << 30;
 /// Emulated machines take a minute to boot; a first boot that grows its disk takes several.
 const BOOT_TIMEOUT: Duration = Duration::from_secs(600);
 const FILE_MODE: u32 = 0o644;
@@ -41,7 +40,7 @@ pub(super) fn boot(reader: &mut Reader<'_>, node: &Node) -> Option<Boot> {
         image: image(reader, record.get("image")?)?,
         user: user.unwrap_or_else(|| USER.to_owned()),
         cpus: cpus.and_then(|cpus| u32::try_from(cpus).ok()).unwrap_or(CPUS),
-        memory: memory.unwrap_or(MEMORY),
+        memory: memory.unwrap_or(MACHINE_MEMORY),
         disk,
         host_key: host_key.unwrap_or_default(),
         timeout: timeout.unwrap_or(BOOT_TIMEOUT),

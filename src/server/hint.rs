@@ -11,10 +11,10 @@ use super::look::view;
 use super::status::queued;
 use super::wire::{Hint, HintAnswer, PlanView, PushedPlan, seconds};
 use super::{Caller, Served};
-use crate::domain::id::{BuildNo, RepoName};
+use crate::domain::id::{Branch, BuildNo, RepoName};
 use crate::engine::Engine;
 use crate::engine::memory::BuildRecord;
-use crate::engine::planner::Planned;
+use crate::engine::planner::{Planned, Plans};
 
 /// A push is answered within two seconds; a plan that takes longer goes on without it.
 const PATIENCE: Duration = Duration::from_millis(1500);
@@ -33,17 +33,19 @@ pub(super) async fn hint(
     let delivery = engine.store().deliver(&repository, &hint.kind, &peer.name, &what, engine.clock().now()).await?;
     // In a task of its own: when the push goes away, planning goes on.
     let task = tokio::spawn(plan(engine.clone(), repository, delivery));
-    let planned = match tokio::time::timeout(PATIENCE, task).await {
-        Ok(Ok(planned)) => planned?,
+    let Plans { planned, failed } = match tokio::time::timeout(PATIENCE, task).await {
+        Ok(Ok(plans)) => plans?,
         Ok(Err(panic)) => return Err(No::broken(format!("planning broke: {panic}"))),
-        Err(_) => return Ok(Json(HintAnswer { plans: Vec::new(), planning: true })),
+        Err(_) => return Ok(Json(HintAnswer { planning: true, ..HintAnswer::default() })),
     };
     settle(&engine, &planned).await;
     let mut plans = Vec::new();
-    for planned in planned.iter().filter(|planned| moved(&hint, planned)) {
+    for planned in planned.iter().filter(|planned| moved(&hint, &planned.branch)) {
         plans.push(pushed(&engine, planned).await?);
     }
-    Ok(Json(HintAnswer { plans, planning: false }))
+    let failed = failed.iter().filter(|(branch, _)| moved(&hint, branch));
+    let unplanned = failed.map(|(branch, error)| format!("{branch} can't be planned: {error}")).collect();
+    Ok(Json(HintAnswer { plans, unplanned, planning: false }))
 }
 
 /// Waits until the scheduler has looked at what was queued, so that a build that waits is not said to start.
@@ -56,26 +58,28 @@ async fn settle(engine: &Engine, planned: &[Planned]) {
     drop(tokio::time::timeout(LOOKED_WITHIN, looked).await);
 }
 
-async fn plan(engine: Engine, repository: RepoName, delivery: u64) -> Result<Vec<Planned>, No> {
-    let planned = engine.plan_repository(&repository).await;
-    let became = match &planned {
-        Ok(planned) => {
+async fn plan(engine: Engine, repository: RepoName, delivery: u64) -> Result<Plans, No> {
+    let plans = engine.plan_repository(&repository).await;
+    let became = match &plans {
+        Ok(Plans { planned, failed }) => {
             let builds = numbers(planned.iter().flat_map(|plan| &plan.queued).map(|order| order.number));
             let mut others = Vec::new();
             for planned in planned {
                 others.extend(under_way(&engine, planned).await?.into_iter().map(|record| record.order.number));
             }
             // The watch may have been quicker than the hook.
-            match (builds.is_empty(), others.is_empty()) {
+            let unplanned = failed.iter().map(|(branch, error)| format!("; {branch} not planned: {error}"));
+            let became = match (builds.is_empty(), others.is_empty()) {
                 (true, true) => "nothing to build".to_owned(),
                 (true, false) => format!("under way: {}", numbers(others)),
                 (false, _) => format!("queued {builds}"),
-            }
+            };
+            became + &unplanned.collect::<String>()
         }
         Err(error) => format!("not planned: {error}"),
     };
     engine.store().delivered(delivery, &became).await?;
-    Ok(planned?)
+    Ok(plans?)
 }
 
 fn numbers(builds: impl IntoIterator<Item = BuildNo>) -> String {
@@ -95,8 +99,8 @@ async fn under_way(engine: &Engine, planned: &Planned) -> Result<Vec<BuildRecord
 }
 
 /// Whether a branch is among those that the hint names; a hint that names none is about all.
-fn moved(hint: &Hint, planned: &Planned) -> bool {
-    let name = format!("refs/heads/{}", planned.branch);
+fn moved(hint: &Hint, branch: &Branch) -> bool {
+    let name = format!("refs/heads/{branch}");
     hint.updates.is_empty() || hint.updates.iter().any(|update| update.split(' ').nth(2) == Some(&name))
 }
 

@@ -36,7 +36,7 @@ pub(super) async fn status(State(served): State<Served>) -> Result<Json<StatusVi
     let repositories = engine.policy().repositories.iter().map(|repository| RepositoryView {
         repository: repository.name.to_string(),
         path: served.surroundings.path(&repository.name).display().to_string(),
-        problem: served.surroundings.problem(&repository.name),
+        problem: served.surroundings.problem(&repository.name).or_else(|| engine.trouble(&repository.name)),
     });
     Ok(Json(StatusView {
         summary: summary(&states, &problems),

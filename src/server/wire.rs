@@ -562,10 +562,12 @@ pub struct Hint {
 }
 
 /// What a hint led to.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct HintAnswer {
     /// The plans of the branches that moved; empty where planning goes on after the answer.
     pub plans: Vec<PushedPlan>,
+    /// The branches that moved and can't be planned, with the reason of each.
+    pub unplanned: Vec<String>,
     /// Whether planning had not ended when the answer was due.
     pub planning: bool,
 }

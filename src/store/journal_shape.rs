@@ -71,6 +71,7 @@ enum EventShape {
         attempt: u32,
     },
     Interrupted,
+    Drained,
     StageHit {
         #[serde(with = "word")]
         stage: Stage,

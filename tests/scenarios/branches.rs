@@ -3,7 +3,8 @@
 use factoryd::domain::id::Branch;
 use factoryd::engine::{BuildRequest, RequestError};
 
-use crate::factory::Factory;
+use crate::factory::{Factory, name};
+use crate::world::Trouble;
 
 /// A factory whose main is built, and which is at a branch of its own with another greeting.
 fn with_topic() -> Factory {
@@ -208,4 +209,28 @@ fn no_cache_does_everything_again() {
         Some("asked for by ada")
     );
     assert_ne!(factory.served_id("images/web"), before, "what was tested is what is served");
+}
+
+#[test]
+fn a_branch_that_can_t_be_read_hides_no_other() {
+    let mut factory = Factory::new();
+    factory.push();
+    factory.settle();
+    // Git takes a message of any length; whoever shows commits need not.
+    factory.clone.switch("a-flood");
+    factory.clone.message = Some("x".repeat(2 << 20));
+    factory.commit(&[("images/web/more", "x")]);
+    factory.push();
+    factory.clone.switch("main");
+    factory.clone.message = None;
+    factory.commit(&[("images/web/files/motd", "Hello.\n")]);
+    factory.world.forget_script();
+    factory.world.next("run echo cleaning", Trouble::Hold);
+    factory.push();
+    factory.until("run echo cleaning");
+    factory.restart();
+    factory.settle();
+    assert!(factory.ended(2).starts_with("passed"), "{}", factory.ended(2));
+    let trouble = factory.engine().trouble(&name()).expect("it is shown");
+    assert!(trouble.starts_with("a-flood can't be planned: "), "{trouble}");
 }

@@ -21,6 +21,8 @@ pub(crate) struct Clone {
     heads: BTreeMap<String, Oid>,
     /// What is in the work tree.
     pub(crate) files: Files,
+    /// What commits say, where it is not just their number.
+    pub(crate) message: Option<String>,
     trees: HashMap<Oid, Files>,
     count: i64,
 }
@@ -32,6 +34,7 @@ impl Clone {
             branch: "main".to_owned(),
             heads: BTreeMap::new(),
             files: Files::new(),
+            message: None,
             trees: HashMap::new(),
             count: 0,
         }
@@ -83,7 +86,7 @@ impl Clone {
         let tree = repository.find_tree(tree).expect("the tree just written");
         let parents: Vec<_> = parents.iter().map(|id| repository.find_commit(*id).expect("a commit")).collect();
         let parents: Vec<_> = parents.iter().collect();
-        let message = format!("commit {}", self.count);
+        let message = self.message.clone().unwrap_or_else(|| format!("commit {}", self.count));
         let commit = repository.commit(None, &who, &who, &message, &tree, &parents).expect("a commit");
         self.heads.insert(self.branch.clone(), commit);
         self.trees.insert(commit, self.files.clone());

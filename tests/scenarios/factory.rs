@@ -11,7 +11,7 @@ use factoryd::domain::path::RepoPath;
 use factoryd::domain::pipeline::{BaseImage, DiskFormat};
 use factoryd::engine::care::Collected;
 use factoryd::engine::planner::Planned;
-use factoryd::engine::policy::{Policy, RepositoryPolicy};
+use factoryd::engine::policy::{MachineLimits, Policy, RepositoryPolicy};
 use factoryd::engine::ports::Secret;
 use factoryd::engine::{BuildRequest, Engine, Parts, RequestError, reaper, scheduler};
 use factoryd::source::mirror::{self, Receiving};
@@ -80,6 +80,8 @@ struct Daemon {
     engine: Engine,
     life: Arc<Life>,
     runtime: Runtime,
+    stop: CancellationToken,
+    scheduler: Option<tokio::task::JoinHandle<()>>,
 }
 
 impl Factory {
@@ -109,6 +111,8 @@ impl Factory {
             aliases: vec![("debian".to_owned(), base("debian")), ("suse".to_owned(), base("suse"))],
             base_directories: Vec::new(),
             slots: 2,
+            memory: None,
+            machine: MachineLimits::default(),
             disk_free: 0,
             secrets: vec![("token".to_owned(), Secret("hush".to_owned()))],
             keep: 3,
@@ -184,7 +188,7 @@ impl Factory {
         let engine = self.engine().clone();
         let work = async move { engine.plan_repository(&name()).await };
         if let Some(planned) = self.try_run(work) {
-            self.planned = planned.expect("a plan");
+            self.planned = planned.expect("a plan").planned;
         }
     }
 
@@ -214,13 +218,14 @@ impl Factory {
             clock: Arc::new(FakeClock(reach)),
             policy: self.policy.clone(),
         });
-        self.daemon = Some(Daemon { engine: engine.clone(), life, runtime });
+        let stop = CancellationToken::new();
+        self.daemon = Some(Daemon { engine: engine.clone(), life, runtime, stop: stop.clone(), scheduler: None });
         let recovering = engine.clone();
         let recovered = self.try_run(async move { reaper::recover(&recovering).await });
         let Some(recovered) = recovered else { return };
         recovered.expect("recovery");
-        let daemon = self.daemon.as_ref().expect("just started");
-        daemon.runtime.spawn(scheduler::run(engine, CancellationToken::new()));
+        let daemon = self.daemon.as_mut().expect("just started");
+        daemon.scheduler = Some(daemon.runtime.spawn(scheduler::run(engine, stop, CancellationToken::new())));
         self.plan();
     }
 
@@ -251,6 +256,20 @@ impl Factory {
             drop(daemon.engine);
             daemon.runtime.shutdown_timeout(PATIENCE);
         }
+    }
+
+    /// Tells the daemon to stop, as SIGTERM does.
+    pub(crate) fn ask_to_stop(&self) {
+        self.daemon.as_ref().expect("the daemon lives").stop.cancel();
+    }
+
+    /// Waits until a daemon that was told to stop has stopped.
+    pub(crate) fn stopped(&mut self) {
+        let daemon = self.daemon.as_mut().expect("the daemon lives");
+        let scheduler = daemon.scheduler.take().expect("a scheduler");
+        let within = async { tokio::time::timeout(PATIENCE, scheduler).await };
+        daemon.runtime.block_on(within).expect("it stops in time").expect("the scheduler ends well");
+        self.kill();
     }
 
     /// Kills the daemon and starts another in the same directories and the same world.

@@ -85,21 +85,58 @@ fn killed_before_or_after_any_effect_a_build_goes_on() {
 }
 
 #[test]
-fn killed_twice_a_build_fails_and_is_not_looped() {
+fn a_daemon_that_stops_ends_the_stage_it_is_in_and_goes_on_after_it() {
+    let mut factory = Factory::new();
+    factory.world.next("run echo cleaning", Trouble::Hold);
+    factory.push();
+    // As often as people like: an orderly stop is not a death.
+    for (at, next) in [("run echo cleaning", "boot test"), ("boot test", "publish"), ("publish", "nothing")] {
+        factory.until(at);
+        factory.ask_to_stop();
+        factory.world.let_go();
+        factory.stopped();
+        assert_eq!(factory.left(1).last().map(String::as_str), Some("drained"), "{at}");
+        assert!(factory.world.state().machines.is_empty(), "no machine outlives the daemon");
+        factory.world.next(next, Trouble::Hold);
+        factory.start();
+    }
+    factory.settle();
+    assert_eq!((factory.build(1).build.attempt, factory.world.count("run echo cleaning")), (1, 1));
+    assert!(factory.ended(1).starts_with("passed"), "{}", factory.ended(1));
+}
+
+#[test]
+fn a_build_that_is_cancelled_while_the_daemon_stops_stays_cancelled() {
+    let mut factory = Factory::new();
+    factory.world.next("run echo cleaning", Trouble::Hold);
+    factory.push();
+    factory.until("run echo cleaning");
+    factory.ask_to_stop();
+    factory.cancel(1);
+    factory.stopped();
+    factory.start();
+    factory.settle();
+    assert!(factory.ended(1).starts_with("cancelled:"), "{}", factory.ended(1));
+}
+
+#[test]
+fn killed_three_times_a_build_fails_and_is_not_looped() {
     let mut factory = Factory::new();
     factory.expected_errors = vec!["panicked"];
     factory.world.always("run echo cleaning", Trouble::Die);
     factory.push();
     assert!(!factory.settle_or_die());
-    factory.restart();
-    assert!(!factory.settle_or_die());
+    for _ in 0..2 {
+        factory.restart();
+        assert!(!factory.settle_or_die());
+    }
     factory.restart();
     factory.settle();
     assert_eq!(
         factory.ended(1),
         "failed: boot passed, provision failed, test skipped, snapshot skipped, render skipped"
     );
-    assert_eq!(factory.failure(1).message, "the daemon stopped 2 times while this build ran");
+    assert_eq!(factory.failure(1).message, "the daemon died 3 times while this build ran");
     assert_eq!(factory.why("images/web"), "provision failed in #1");
     assert_eq!(factory.builds().len(), 1);
 }

@@ -30,6 +30,7 @@ pub(crate) fn event(entry: &JournalEntry) -> String {
         Event::Queued => "queued".to_owned(),
         Event::Started { attempt } => format!("started {attempt}"),
         Event::Interrupted => "interrupted".to_owned(),
+        Event::Drained => "drained".to_owned(),
         Event::StageHit { stage, from, .. } => format!("{stage} hit from {from}"),
         Event::StageStarted { stage, .. } => format!("{stage} started"),
         Event::StageResolved { stage, .. } => format!("{stage} resolved"),

@@ -14,7 +14,7 @@ use super::runner::Run;
 use crate::domain::build::{Effect, Event};
 use crate::domain::id::DiskId;
 use crate::domain::image::ImageState;
-use crate::domain::pipeline::Stage;
+use crate::domain::pipeline::{HostKey, Stage};
 use crate::engine::ports::{Base, Lines, MachineOrder};
 use crate::store::{Payload, StageResult};
 
@@ -41,6 +41,18 @@ pub(super) async fn start_machine(
     ports: Vec<u16>,
     lines: &Lines,
 ) -> Result<(), Stop> {
+    let limits = run.engine.policy().machine;
+    let boot = &run.buildable.pipeline.boot;
+    if limits.cpus.is_some_and(|most| boot.cpus > most) || limits.memory.is_some_and(|most| boot.memory > most) {
+        return Err(Stop::failed(
+            format!(
+                "{} processors and {} MiB of memory are more than a machine may have",
+                boot.cpus,
+                boot.memory >> 20
+            ),
+            "ask for less in `boot`, or raise cpus and memory of the driver in the configuration",
+        ));
+    }
     let effect = Effect::Machine { role: role.to_owned() };
     run.journal(Event::Intent(effect.clone()), Vec::new()).await?;
     let boot = &run.buildable.pipeline.boot;
@@ -52,7 +64,7 @@ pub(super) async fn start_machine(
         memory: boot.memory,
         disk_size: boot.disk,
         user: boot.user.clone(),
-        host_key: boot.host_key,
+        host_key: if limits.host_key == HostKey::FirstSeen { limits.host_key } else { boot.host_key },
         ports,
         ready_within: boot.timeout,
         console: run.files.join(format!("console-{role}.log")),
