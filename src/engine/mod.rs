@@ -32,10 +32,10 @@ use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::domain::bundle::BundleKey;
-use crate::domain::id::{Branch, BuildNo, DriverName, Fingerprint, RepoName};
+use crate::domain::id::{Branch, BuildNo, DriverName, RepoName};
 use crate::domain::path::RepoPath;
-use crate::domain::pipeline::Stage;
 use crate::manifest::Cache;
+use crate::manifest::reading::Buildable;
 use crate::store::Store;
 
 use self::policy::Policy;
@@ -45,7 +45,7 @@ pub use self::requests::{BuildRequest, RequestError};
 /// What the engine remembers, as those may see it who hold its handle: rows, and how they are asked for.
 pub mod memory {
     pub use crate::store::{
-        Artifact, BuildFilter, BuildRecord, Delivery, ImageRecord, LogLine, LogPage, StoreError, TestCase,
+        Artifact, BuildFilter, BuildRecord, Delivery, ImageRecord, LogLine, LogPage, OpenBuild, StoreError, TestCase,
     };
 }
 
@@ -77,7 +77,7 @@ struct Shared {
     /// What earlier readings of trees parsed, one cache for each repository.
     caches: HashMap<RepoName, Arc<Cache>>,
     /// What the newest planned tip wants of each bundle: what may publish, and what it is based on.
-    wanted: Mutex<HashMap<BundleKey, Wanted>>,
+    wanted: Mutex<HashMap<(RepoName, Branch), Wanted>>,
     /// The repositories that were planned in this process. Before that nobody knows what is wanted of them.
     known: Mutex<BTreeSet<RepoName>>,
     /// The builds that run in this process.
@@ -97,12 +97,8 @@ struct Shared {
     changes: watch::Sender<u64>,
 }
 
-/// What the newest planned tip wants of a bundle.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Wanted {
-    stages: Vec<(Stage, Fingerprint)>,
-    base: Option<(RepoPath, Fingerprint)>,
-}
+/// The bundles of a branch's newest planned tip.
+type Wanted = HashMap<RepoPath, Arc<Buildable>>;
 
 /// A build that runs in this process.
 #[derive(Clone, Debug)]
@@ -206,8 +202,10 @@ impl Engine {
         unpoisoned(&self.shared.running)
     }
 
-    fn wanted(&self) -> MutexGuard<'_, HashMap<BundleKey, Wanted>> {
-        unpoisoned(&self.shared.wanted)
+    /// What the newest planned tip of its branch wants of a bundle.
+    fn wanted(&self, key: &BundleKey) -> Option<Arc<Buildable>> {
+        let wanted = unpoisoned(&self.shared.wanted);
+        wanted.get(&(key.repository.clone(), key.branch.clone()))?.get(&key.path).cloned()
     }
 
     /// Whether the configuration has a repository of this name.

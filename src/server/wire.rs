@@ -65,7 +65,7 @@ impl From<&Plan> for PlanView {
             path_bytes: path_bytes(&bundle.bundle),
             action: bundle.action.word().to_owned(),
             canary: bundle.canary,
-            reason: bundle.reason.clone(),
+            reason: bundle.reason.clone().into_owned(),
             stages: bundle
                 .stages
                 .iter()
@@ -73,7 +73,7 @@ impl From<&Plan> for PlanView {
                     stage: stage.stage.word().to_owned(),
                     state: stage.state.word().to_owned(),
                     fingerprint: Some(stage.fingerprint.to_string()),
-                    reason: stage.reason.clone(),
+                    reason: stage.reason.clone().into_owned(),
                     differences: stage.differences.iter().map(ToString::to_string).collect(),
                 })
                 .collect(),
