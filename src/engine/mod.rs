@@ -11,6 +11,7 @@
 pub mod care;
 pub mod diagnose;
 mod failure;
+mod health;
 pub mod junit;
 mod log;
 pub mod planner;
@@ -38,6 +39,7 @@ use crate::manifest::Cache;
 use crate::manifest::reading::Buildable;
 use crate::store::Store;
 
+pub use self::health::Health;
 use self::policy::Policy;
 use self::ports::{Clock, Driver, Host, Repositories};
 pub use self::requests::{BuildRequest, RequestError};
@@ -91,6 +93,10 @@ struct Shared {
     /// What an image that is there serves, and under which name, is changed by one build at a time: two bundles may be
     /// served by one image until one of them wants another name.
     serving: Arc<tokio::sync::Mutex<()>>,
+    /// What the driver and the sandbox said last.
+    health: tokio::sync::Mutex<Option<Arc<Health>>>,
+    /// Held while they are asked behind somebody's back.
+    asking: tokio::sync::Mutex<()>,
     /// Wakes the scheduler.
     wake: Notify,
     /// Counts whatever changed, for those who follow.
@@ -139,6 +145,8 @@ impl Engine {
                 waits: Mutex::default(),
                 planning: tokio::sync::Mutex::default(),
                 serving: Arc::default(),
+                health: tokio::sync::Mutex::default(),
+                asking: tokio::sync::Mutex::default(),
                 wake: Notify::new(),
                 changes: watch::Sender::new(0),
             }),

@@ -15,13 +15,14 @@ pub(super) async fn status(State(served): State<Served>) -> Result<Json<StatusVi
     let engine = &served.engine;
     let states = engine.bundle_states().await?;
     let mut problems: Vec<String> = engine.store().broken().into_iter().collect();
-    let driver = engine.driver().health().await.unwrap_or_else(|error| {
+    let health = engine.health().await;
+    let driver = health.driver.clone().unwrap_or_else(|error| {
         problems.push(format!("the driver {} does not work: {error}; {}", engine.policy().driver, error.help));
         format!("{} does not answer", engine.policy().driver)
     });
     // A sandbox that does not work is a warning: guests' steps run without it.
-    let sandbox = match engine.host().health().await {
-        Ok(works) => works,
+    let sandbox = match &health.sandbox {
+        Ok(works) => works.clone(),
         Err(error) => format!("does not work: {error}; {}", error.help),
     };
     let mut unfinished = (Vec::new(), Vec::new());
@@ -47,6 +48,7 @@ pub(super) async fn status(State(served): State<Served>) -> Result<Json<StatusVi
         queue: unfinished.1,
         driver,
         sandbox,
+        checked: health.at.0,
         slots: engine.policy().slots,
         disk: DiskView { free: space.free, total: space.total },
         repositories: repositories.collect(),

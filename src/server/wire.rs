@@ -481,6 +481,8 @@ pub struct StatusView {
     pub driver: String,
     /// The sandbox, in one line.
     pub sandbox: String,
+    /// When driver and sandbox were last asked, in milliseconds since 1970.
+    pub checked: i64,
     /// Builds that may run at once.
     pub slots: usize,
     /// The disk below the state directory.
