@@ -7,7 +7,7 @@ use tracing::warn;
 
 use crate::domain::id::RepoName;
 use crate::engine::Engine;
-use crate::engine::planner::Planned;
+use crate::engine::planner::{PlanError, Planned};
 
 /// Runs until `stop` is cancelled. A repository that can't be planned is said in the log, and tried at the next hint.
 pub(super) async fn run(
@@ -17,7 +17,7 @@ pub(super) async fn run(
     stop: CancellationToken,
 ) -> Result<()> {
     for repository in &all {
-        plan(&engine, repository).await;
+        said(repository, engine.plan_repository(repository).await);
     }
     loop {
         tokio::select! {
@@ -35,11 +35,9 @@ pub(super) async fn run(
 
 /// A hint that led to builds is a delivery: a push whose hook did not speak, or a poll.
 async fn hinted(engine: &Engine, repository: &RepoName) -> Result<()> {
-    let queued: Vec<String> = plan(engine, repository)
-        .await
-        .iter()
-        .flat_map(|planned| planned.queued.iter().map(|order| order.number.to_string()))
-        .collect();
+    let planned = said(repository, engine.plan_if_moved(repository).await);
+    let queued: Vec<String> =
+        planned.iter().flat_map(|planned| planned.queued.iter().map(|order| order.number.to_string())).collect();
     if !queued.is_empty() {
         let now = engine.clock().now();
         let delivery = engine.store().deliver(repository, "watch", "factoryd", "references moved", now).await?;
@@ -48,12 +46,10 @@ async fn hinted(engine: &Engine, repository: &RepoName) -> Result<()> {
     Ok(())
 }
 
-async fn plan(engine: &Engine, repository: &RepoName) -> Vec<Planned> {
-    match engine.plan_repository(repository).await {
-        Ok(planned) => planned,
-        Err(error) => {
-            warn!(repository = repository.as_str(), %error, "the repository can't be planned");
-            Vec::new()
-        }
-    }
+/// What was planned; that nothing could be is said in the log.
+fn said(repository: &RepoName, planned: Result<Vec<Planned>, PlanError>) -> Vec<Planned> {
+    planned.unwrap_or_else(|error| {
+        warn!(repository = repository.as_str(), %error, "the repository can't be planned");
+        Vec::new()
+    })
 }

@@ -28,6 +28,7 @@ pub mod views;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
@@ -88,6 +89,8 @@ struct Shared {
     waits: Mutex<BTreeMap<BuildNo, String>>,
     /// What the newest plan of each tracked branch said.
     plans: Mutex<BTreeMap<(RepoName, Branch), views::LastPlan>>,
+    /// The branches of each repository as they were last planned, and when.
+    planned: Mutex<HashMap<RepoName, (planner::Heads, Instant)>>,
     /// Planning of one repository is one at a time, so that two hints can't queue the same build twice.
     planning: tokio::sync::Mutex<()>,
     /// What an image that is there serves, and under which name, is changed by one build at a time: two bundles may be
@@ -143,6 +146,7 @@ impl Engine {
                 known: Mutex::default(),
                 running: Mutex::default(),
                 waits: Mutex::default(),
+                planned: Mutex::default(),
                 planning: tokio::sync::Mutex::default(),
                 serving: Arc::default(),
                 health: tokio::sync::Mutex::default(),

@@ -7,7 +7,7 @@
 use std::collections::{BTreeSet, HashMap};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use thiserror::Error;
 use tracing::{debug, info, instrument};
@@ -69,6 +69,9 @@ pub(super) type Prints = Vec<(Stage, Fingerprint)>;
 /// The branches of a repository with their tips, and its default branch.
 pub(super) type Heads = (Vec<Tip>, Option<Branch>);
 
+/// A hint that comes so soon after a plan, with every branch where it was, is about what was planned.
+const JUST_PLANNED: Duration = Duration::from_secs(2);
+
 /// A commit that was read.
 pub(super) struct Read {
     pub(super) commit: CommitId,
@@ -84,11 +87,31 @@ impl Engine {
     #[instrument(skip(self))]
     pub async fn plan_repository(&self, repository: &RepoName) -> Result<Vec<Planned>, PlanError> {
         let _one_at_a_time = self.shared.planning.lock().await;
-        let (tips, head) = self.tips(repository).await?;
+        let heads = self.tips(repository).await?;
+        self.plan_heads(repository, heads).await
+    }
+
+    /// [`Engine::plan_repository`], but for a hint that only repeats another: one push is told by its hook and seen by a
+    /// watch.
+    ///
+    /// # Errors
+    /// As [`Engine::plan_repository`].
+    pub async fn plan_if_moved(&self, repository: &RepoName) -> Result<Vec<Planned>, PlanError> {
+        let _one_at_a_time = self.shared.planning.lock().await;
+        let heads = self.tips(repository).await?;
+        let last = unpoisoned(&self.shared.planned).get(repository).cloned();
+        if last.is_some_and(|(before, at)| before == heads && at.elapsed() < JUST_PLANNED) {
+            return Ok(Vec::new());
+        }
+        self.plan_heads(repository, heads).await
+    }
+
+    async fn plan_heads(&self, repository: &RepoName, heads: Heads) -> Result<Vec<Planned>, PlanError> {
+        let (tips, head) = &heads;
         let head = head.as_ref();
         let tracked = self.tracked(repository, head);
         let mut planned = Vec::new();
-        for tip in &tips {
+        for tip in tips {
             let is_tracked = tracked.contains(&tip.branch);
             planned.push(self.plan_tip(repository, tip, is_tracked, head).await?);
         }
@@ -99,6 +122,7 @@ impl Engine {
             self.retire_branch(repository, branch).await?;
         }
         unpoisoned(&self.shared.known).insert(repository.clone());
+        unpoisoned(&self.shared.planned).insert(repository.clone(), (heads, Instant::now()));
         self.wake();
         Ok(planned)
     }
