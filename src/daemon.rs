@@ -38,6 +38,8 @@ const WORKERS: usize = 2;
 const HINTS: usize = 64;
 /// How often leftovers are looked for and garbage is collected.
 const CARE: Duration = Duration::from_secs(3600);
+/// The sentence for systemd is written no oftener than this.
+const SENTENCE: Duration = Duration::from_secs(1);
 /// How long the tasks may take to end when the daemon stops.
 const STOPPING: Duration = Duration::from_secs(20);
 
@@ -182,24 +184,29 @@ async fn watchdog(engine: Engine, stop: CancellationToken) -> Result<()> {
     let every = systemd::watchdog_interval().unwrap_or(Duration::from_secs(10));
     let mut changes = engine.changes();
     loop {
-        let unfinished = engine.store().unfinished().await?;
-        systemd::alive();
-        systemd::status(&sentence(&unfinished));
         changes.mark_unchanged();
+        let open = engine.store().open_builds().await?;
+        systemd::alive();
+        systemd::status(&sentence(&open));
+        // Builds change many things a second; a sentence that nobody could read needs no writing.
+        let changed = async {
+            tokio::time::sleep(SENTENCE.min(every)).await;
+            changes.changed().await
+        };
         tokio::select! {
             () = stop.cancelled() => return Ok(()),
             () = tokio::time::sleep(every) => {}
-            _ = changes.changed() => {}
+            _ = changed => {}
         }
     }
 }
 
-fn sentence(unfinished: &[crate::store::BuildRecord]) -> String {
+fn sentence(unfinished: &[crate::store::OpenBuild]) -> String {
     use crate::domain::build::BuildState;
     let running: Vec<String> = unfinished
         .iter()
-        .filter(|record| record.build.state == BuildState::Running)
-        .map(|record| format!("{} {}", record.order.number, record.order.key.path))
+        .filter(|build| build.state == BuildState::Running)
+        .map(|build| format!("{} {}", build.number, build.key.path))
         .collect();
     match (running.as_slice(), unfinished.len()) {
         ([], 0) => "idle".to_owned(),

@@ -18,8 +18,6 @@ use crate::server::wire::{Hint, HintAnswer, PushedPlan};
 
 /// A little under the two seconds that a push is promised.
 const PATIENCE: Duration = Duration::from_millis(1800);
-/// More bundles than this are counted and not listed.
-const MOST_ROWS: usize = 20;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Hook {
@@ -73,8 +71,7 @@ fn describe(answer: &HintAnswer) -> String {
 }
 
 fn branch(out: &mut String, pushed: &PushedPlan) {
-    let plan = &pushed.plan;
-    let _ = writeln!(out, "{} {}", short(&plan.commit), pushed.subject);
+    let _ = writeln!(out, "{} {}", short(&pushed.plan.commit), pushed.subject);
     if !pushed.tracked {
         let _ = writeln!(out, "{} is not tracked: it is planned and shown, and built by hand.", pushed.branch);
     }
@@ -87,12 +84,16 @@ fn branch(out: &mut String, pushed: &PushedPlan) {
 }
 
 fn table(out: &mut String, pushed: &PushedPlan) {
-    let is_work = |action: &str| matches!(action, "build" | "render" | "publish");
-    let work: Vec<_> = pushed.plan.bundles.iter().filter(|bundle| is_work(&bundle.action)).collect();
+    let (work, held): (Vec<_>, Vec<_>) = pushed
+        .plan
+        .bundles
+        .iter()
+        .filter(|bundle| bundle.action != "unchanged")
+        .partition(|bundle| matches!(bundle.action.as_str(), "build" | "render" | "publish"));
     if !work.is_empty() {
-        let width = work.iter().take(MOST_ROWS).map(|bundle| bundle.bundle.chars().count()).max().unwrap_or(0).max(6);
+        let width = work.iter().map(|bundle| bundle.bundle.chars().count()).max().unwrap_or(0).max(6);
         let _ = writeln!(out, "  {:width$}  boot prov test snap rend    about", "bundle");
-        for bundle in work.iter().take(MOST_ROWS) {
+        for bundle in &work {
             let cell = |word: &str| {
                 let stage = bundle.stages.iter().find(|stage| stage.stage == word);
                 stage.map_or(' ', text::plan_mark)
@@ -109,17 +110,15 @@ fn table(out: &mut String, pushed: &PushedPlan) {
                 let _ = writeln!(out, "    ~ {}: {}", stage.stage, text::cut(&stage.reason, 66));
             }
         }
-        if work.len() > MOST_ROWS {
-            let _ = writeln!(out, "  and {} more", work.len() - MOST_ROWS);
-        }
+        and_more(out, pushed.count.work, work.len());
     }
-    for bundle in pushed.plan.bundles.iter().filter(|bundle| matches!(bundle.action.as_str(), "stale" | "unbuildable"))
-    {
+    for bundle in &held {
         let _ = writeln!(out, "  {} is {}: {}", bundle.bundle, bundle.action, bundle.reason);
     }
-    let unchanged = pushed.plan.bundles.iter().filter(|bundle| bundle.action == "unchanged").count();
+    and_more(out, pushed.count.held, held.len());
+    let unchanged = pushed.count.unchanged;
     let legend = if work.is_empty() { "" } else { "         = hit  ~ changed  + miss" };
-    let _ = match (unchanged, pushed.plan.bundles.len()) {
+    let _ = match (unchanged, unchanged + pushed.count.work + pushed.count.held) {
         (_, 0) => writeln!(out, "  no bundle here: a pipeline's `bundles` names their directories"),
         (0, _) => writeln!(out, "{}", legend.trim_start()),
         (count, _) => writeln!(out, "  {} unchanged.{legend}", plural(count, "bundle")),
@@ -129,14 +128,17 @@ fn table(out: &mut String, pushed: &PushedPlan) {
 fn queued(out: &mut String, pushed: &PushedPlan) {
     let Some(first) = pushed.queued.first() else { return };
     out.push('\n');
-    let width =
-        pushed.queued.iter().take(MOST_ROWS).map(|queued| queued.build.bundle.chars().count()).max().unwrap_or(0);
-    for queued in pushed.queued.iter().take(MOST_ROWS) {
+    let width = pushed.queued.iter().map(|queued| queued.build.bundle.chars().count()).max().unwrap_or(0);
+    for queued in &pushed.queued {
         let when = if queued.waits.is_empty() { "starts now".to_owned() } else { format!("waits {}", queued.waits) };
         let _ = writeln!(out, "  #{} {:width$}   {when}", queued.build.build, queued.build.bundle);
     }
-    if pushed.queued.len() > MOST_ROWS {
-        let _ = writeln!(out, "  and {} more", pushed.queued.len() - MOST_ROWS);
-    }
+    and_more(out, pushed.count.queued, pushed.queued.len());
     let _ = writeln!(out, "  Follow: factoryd logs -f {}", first.build.build);
+}
+
+fn and_more(out: &mut String, all: usize, shown: usize) {
+    if all > shown {
+        let _ = writeln!(out, "  and {} more", all - shown);
+    }
 }

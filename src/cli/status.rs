@@ -64,8 +64,9 @@ fn footer(out: &mut String, status: &StatusView) {
     let percent = used * 100 / status.disk.total.max(1);
     let _ = writeln!(
         out,
-        "\ndriver {}, {} of {} running; disk {percent} %, {} free\n{}",
+        "\ndriver {}{}, {} of {} running; disk {percent} %, {} free\n{}",
         status.driver,
+        when_asked(status.checked, look::now()),
         status.running.len(),
         plural(status.slots, "machine"),
         text::bytes(status.disk.free),
@@ -78,4 +79,9 @@ fn footer(out: &mut String, status: &StatusView) {
             let _ = writeln!(out, "push to: git push {} HEAD:main", repository.path);
         }
     }
+}
+
+/// When the driver was asked, where that is not just now.
+fn when_asked(checked: i64, now: i64) -> String {
+    if now - checked < 60_000 { String::new() } else { format!(" (asked {} ago)", text::age(checked, now)) }
 }

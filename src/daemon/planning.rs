@@ -7,7 +7,7 @@ use tracing::warn;
 
 use crate::domain::id::RepoName;
 use crate::engine::Engine;
-use crate::engine::planner::{Planned, Plans};
+use crate::engine::planner::{PlanError, Planned, Plans};
 
 /// Runs until `stop` is cancelled. A repository that can't be planned is said in the log, and tried at the next hint.
 pub(super) async fn run(
@@ -17,7 +17,7 @@ pub(super) async fn run(
     stop: CancellationToken,
 ) -> Result<()> {
     for repository in &all {
-        plan(&engine, repository).await;
+        said(repository, engine.plan_repository(repository).await);
     }
     loop {
         tokio::select! {
@@ -35,11 +35,9 @@ pub(super) async fn run(
 
 /// A hint that led to builds is a delivery: a push whose hook did not speak, or a poll.
 async fn hinted(engine: &Engine, repository: &RepoName) -> Result<()> {
-    let queued: Vec<String> = plan(engine, repository)
-        .await
-        .iter()
-        .flat_map(|planned| planned.queued.iter().map(|order| order.number.to_string()))
-        .collect();
+    let planned = said(repository, engine.plan_if_moved(repository).await);
+    let queued: Vec<String> =
+        planned.iter().flat_map(|planned| planned.queued.iter().map(|order| order.number.to_string())).collect();
     if !queued.is_empty() {
         let now = engine.clock().now();
         let delivery = engine.store().deliver(repository, "watch", "factoryd", "references moved", now).await?;
@@ -48,8 +46,9 @@ async fn hinted(engine: &Engine, repository: &RepoName) -> Result<()> {
     Ok(())
 }
 
-async fn plan(engine: &Engine, repository: &RepoName) -> Vec<Planned> {
-    match engine.plan_repository(repository).await {
+/// What was planned; what could not be is said in the log.
+fn said(repository: &RepoName, plans: Result<Plans, PlanError>) -> Vec<Planned> {
+    match plans {
         Ok(Plans { planned, failed }) => {
             for (branch, error) in failed {
                 warn!(repository = repository.as_str(), branch = branch.as_str(), %error, "the branch can't be planned");

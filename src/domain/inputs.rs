@@ -134,6 +134,8 @@ impl Inputs {
     pub fn new(mut inputs: Vec<Input>) -> Self {
         inputs.sort();
         inputs.dedup();
+        // Many thousands are kept for long.
+        inputs.shrink_to_fit();
         Self(inputs)
     }
 

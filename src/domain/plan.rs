@@ -4,7 +4,9 @@
 //! what is served, what failed. Names, times and commit ranges decide nothing, so a force push, a first push, a merge or a
 //! revert needs no case of its own here.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use super::id::{BuildNo, CommitId, Digest, Fingerprint};
 use super::inputs::{Difference, Inputs};
@@ -94,6 +96,9 @@ pub struct Candidate<'a> {
     pub stages: Result<Vec<StageNeed<'a>>, &'a str>,
 }
 
+/// The declared fingerprints that each bundle is served with.
+pub type ServedPrints = HashMap<RepoPath, Vec<(Stage, Fingerprint)>>;
+
 /// What is known about results: everything a plan depends on besides the commit.
 #[derive(Debug, Default)]
 pub struct Facts {
@@ -102,7 +107,7 @@ pub struct Facts {
     /// Declared fingerprints that failed or were cancelled, with the build.
     pub failed: HashMap<Fingerprint, BuildNo>,
     /// What is served for a bundle: the declared fingerprints under which it was published.
-    pub served: HashMap<RepoPath, Vec<(Stage, Fingerprint)>>,
+    pub served: Arc<ServedPrints>,
     /// The own inputs of a bundle's last results.
     pub last: HashMap<RepoPath, Vec<(Stage, Inputs)>>,
 }
@@ -126,7 +131,7 @@ pub struct StagePlan {
     /// Its declared fingerprint.
     pub fingerprint: Fingerprint,
     /// Why, in one line.
-    pub reason: String,
+    pub reason: Cow<'static, str>,
     /// What differs from the last result, where its own inputs do.
     pub differences: Vec<Difference>,
 }
@@ -141,7 +146,7 @@ pub struct BundlePlan {
     /// Whether it goes first, for the others that the same shared change touches.
     pub canary: bool,
     /// Why, in one line.
-    pub reason: String,
+    pub reason: Cow<'static, str>,
     /// Its stages; empty where it can't be built.
     pub stages: Vec<StagePlan>,
 }
@@ -181,7 +186,7 @@ pub fn plan(commit: CommitId, base: Option<CommitId>, candidates: &[Candidate<'_
 
 /// What would be done for one bundle.
 pub fn plan_bundle(candidate: &Candidate<'_>, facts: &Facts) -> BundlePlan {
-    let bundle = |action, reason: String, stages| BundlePlan {
+    let bundle = |action, reason: Cow<'static, str>, stages| BundlePlan {
         bundle: candidate.bundle.clone(),
         action,
         canary: false,
@@ -190,7 +195,7 @@ pub fn plan_bundle(candidate: &Candidate<'_>, facts: &Facts) -> BundlePlan {
     };
     let needs = match &candidate.stages {
         Ok(needs) => needs,
-        Err(reason) => return bundle(Action::Unbuildable, (*reason).to_owned(), Vec::new()),
+        Err(reason) => return bundle(Action::Unbuildable, (*reason).to_owned().into(), Vec::new()),
     };
     let served = facts.served.get(candidate.bundle).map(Vec::as_slice);
     let mut stages = stage_plans(candidate.bundle, needs, served, facts);
@@ -199,7 +204,7 @@ pub fn plan_bundle(candidate: &Candidate<'_>, facts: &Facts) -> BundlePlan {
         .filter(|stage| stage.state != StageState::Hit)
         .find_map(|stage| facts.failed.get(&stage.fingerprint).map(|build| (stage.stage, *build)));
     if let Some((stage, build)) = failed {
-        let reason = format!("{stage} failed in {build}");
+        let reason: Cow<'static, str> = format!("{stage} failed in {build}").into();
         for stage in stages.iter_mut().filter(|stage| stage.state != StageState::Hit) {
             stage.state = StageState::Skipped;
             stage.reason.clone_from(&reason);
@@ -210,7 +215,11 @@ pub fn plan_bundle(candidate: &Candidate<'_>, facts: &Facts) -> BundlePlan {
     bundle(action, reason, stages)
 }
 
-fn action(stages: &[StagePlan], needs: &[StageNeed<'_>], served: Option<&[(Stage, Fingerprint)]>) -> (Action, String) {
+fn action(
+    stages: &[StagePlan],
+    needs: &[StageNeed<'_>],
+    served: Option<&[(Stage, Fingerprint)]>,
+) -> (Action, Cow<'static, str>) {
     let first = stages.iter().find(|stage| stage.state != StageState::Hit);
     let action = match first.map(|stage| stage.stage) {
         Some(Stage::Boot | Stage::Provision | Stage::Test) => Action::Build,
@@ -223,9 +232,9 @@ fn action(stages: &[StagePlan], needs: &[StageNeed<'_>], served: Option<&[(Stage
     // A stage that changed is the cause, even where an earlier one merely has to be done again for it.
     let cause = stages.iter().find(|stage| stage.state == StageState::Changed).or(first);
     let reason = match (action, cause) {
-        (Action::Unchanged, _) => "what is served has these inputs".to_owned(),
-        (_, Some(stage)) => format!("{}: {}", stage.stage, stage.reason),
-        (_, None) => "its result is kept, and another image is served".to_owned(),
+        (Action::Unchanged, _) => "what is served has these inputs".into(),
+        (_, Some(stage)) => format!("{}: {}", stage.stage, stage.reason).into(),
+        (_, None) => "its result is kept, and another image is served".into(),
     };
     (action, reason)
 }
@@ -240,21 +249,21 @@ fn stage_plans(
     served: Option<&[(Stage, Fingerprint)]>,
     facts: &Facts,
 ) -> Vec<StagePlan> {
-    let last = facts.last.get(bundle).map(Vec::as_slice).unwrap_or_default();
     let in_served = |need: &StageNeed<'_>| served.is_some_and(|served| served.contains(&(need.stage, need.declared)));
     // The image that is served holds the disk, whether or not the disk is kept besides.
     let disk_is_served = needs.iter().filter(|need| need.stage < Stage::Snapshot).all(in_served);
     let mut cause: Option<Stage> = None;
     let mut plans = Vec::with_capacity(needs.len());
     for need in needs {
-        let kept = facts.kept.get(&need.declared).copied();
-        let is_hit = kept == Some(Kept::Usable) || (disk_is_served && in_served(need));
+        let kept = || facts.kept.get(&need.declared).copied();
+        let is_hit = (disk_is_served && in_served(need)) || kept() == Some(Kept::Usable);
         // Another name of the same image leaves its outputs as they are.
         let follows = cause.is_some() && !(need.stage == Stage::Render && cause == Some(Stage::Snapshot));
         let plan = if is_hit && !follows {
             hit(need)
         } else {
-            let plan = not_hit(need, last, kept, cause);
+            let last = facts.last.get(bundle).map(Vec::as_slice).unwrap_or_default();
+            let plan = not_hit(need, last, kept(), cause);
             cause.get_or_insert(need.stage);
             plan
         };
@@ -268,7 +277,7 @@ fn hit(need: &StageNeed<'_>) -> StagePlan {
         stage: need.stage,
         state: StageState::Hit,
         fingerprint: need.declared,
-        reason: "its result is kept".to_owned(),
+        reason: "its result is kept".into(),
         differences: Vec::new(),
     }
 }
@@ -280,13 +289,13 @@ fn not_hit(need: &StageNeed<'_>, last: &[(Stage, Inputs)], kept: Option<Kept>, c
         _ => Vec::new(),
     };
     let state = if differences.is_empty() { StageState::Miss } else { StageState::Changed };
-    let reason = match (differences.as_slice(), before, kept, cause) {
-        ([first], ..) => first.to_string(),
-        ([first, rest @ ..], ..) => format!("{first} and {} more", rest.len()),
-        ([], _, _, Some(cause)) => format!("follows {cause}"),
-        ([], _, Some(Kept::Expired), None) => "its kept result has expired".to_owned(),
-        ([], Some(_), _, None) => "its result is no longer kept".to_owned(),
-        ([], None, _, None) => "never done".to_owned(),
+    let reason: Cow<'static, str> = match (differences.as_slice(), before, kept, cause) {
+        ([first], ..) => first.to_string().into(),
+        ([first, rest @ ..], ..) => format!("{first} and {} more", rest.len()).into(),
+        ([], _, _, Some(cause)) => format!("follows {cause}").into(),
+        ([], _, Some(Kept::Expired), None) => "its kept result has expired".into(),
+        ([], Some(_), _, None) => "its result is no longer kept".into(),
+        ([], None, _, None) => "never done".into(),
     };
     StagePlan { stage: need.stage, state, fingerprint: need.declared, reason, differences }
 }

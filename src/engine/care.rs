@@ -1,13 +1,13 @@
 //! Care: retention, garbage collection, verification. Rows go first, files after; what is needed is decided in
 //! `domain::retention`, from what is served, pinned, published or under way.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use thiserror::Error;
 use tracing::info;
 
 use super::ports::PortError;
-use super::{Engine, reaper};
+use super::{Engine, reaper, unpoisoned};
 use crate::domain::id::{BuildNo, DiskId};
 use crate::domain::image::ImageState;
 use crate::domain::retention::{Decision, KeptImage, KeptResult, Needed, Retention, decide};
@@ -88,8 +88,8 @@ impl Engine {
             let inputs = self.store().inputs(record.order.number).await?;
             needed.fingerprints.extend(inputs.into_iter().map(|(_, declared, _)| declared));
         }
-        for wanted in self.wanted().values() {
-            needed.fingerprints.extend(wanted.stages.iter().map(|(_, declared)| *declared));
+        for wanted in unpoisoned(&self.shared.wanted).values().flat_map(HashMap::values) {
+            needed.fingerprints.extend(wanted.prints().map(|(_, declared)| declared));
         }
         Ok(needed)
     }

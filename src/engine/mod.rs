@@ -11,6 +11,7 @@
 pub mod care;
 pub mod diagnose;
 mod failure;
+mod health;
 pub mod junit;
 mod log;
 pub mod planner;
@@ -27,17 +28,19 @@ pub mod views;
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::domain::bundle::BundleKey;
-use crate::domain::id::{Branch, BuildNo, DriverName, Fingerprint, RepoName};
+use crate::domain::id::{Branch, BuildNo, DriverName, RepoName};
 use crate::domain::path::RepoPath;
-use crate::domain::pipeline::Stage;
 use crate::manifest::Cache;
+use crate::manifest::reading::Buildable;
 use crate::store::Store;
 
+pub use self::health::Health;
 use self::policy::Policy;
 use self::ports::{Clock, Driver, Host, Repositories};
 pub use self::requests::{BuildRequest, RequestError};
@@ -45,7 +48,7 @@ pub use self::requests::{BuildRequest, RequestError};
 /// What the engine remembers, as those may see it who hold its handle: rows, and how they are asked for.
 pub mod memory {
     pub use crate::store::{
-        Artifact, BuildFilter, BuildRecord, Delivery, ImageRecord, LogLine, LogPage, StoreError, TestCase,
+        Artifact, BuildFilter, BuildRecord, Delivery, ImageRecord, LogLine, LogPage, OpenBuild, StoreError, TestCase,
     };
 }
 
@@ -77,7 +80,7 @@ struct Shared {
     /// What earlier readings of trees parsed, one cache for each repository.
     caches: HashMap<RepoName, Arc<Cache>>,
     /// What the newest planned tip wants of each bundle: what may publish, and what it is based on.
-    wanted: Mutex<HashMap<BundleKey, Wanted>>,
+    wanted: Mutex<HashMap<(RepoName, Branch), Wanted>>,
     /// How the last look at each repository went. Before the first one nobody knows what is wanted of it.
     outlooks: Mutex<BTreeMap<RepoName, Outlook>>,
     /// The builds that run in this process.
@@ -86,6 +89,8 @@ struct Shared {
     waits: Mutex<BTreeMap<BuildNo, String>>,
     /// What the newest plan of each tracked branch said.
     plans: Mutex<BTreeMap<(RepoName, Branch), views::LastPlan>>,
+    /// The branches of each repository as they were last planned, and when.
+    planned: Mutex<HashMap<RepoName, (planner::Heads, Instant)>>,
     /// Planning of one repository is one at a time, so that two hints can't queue the same build twice.
     planning: tokio::sync::Mutex<()>,
     /// What an image that is there serves, and under which name, is changed by one build at a time: two bundles may be
@@ -93,20 +98,18 @@ struct Shared {
     serving: Arc<tokio::sync::Mutex<()>>,
     /// Cancelled when the daemon is to stop: no stage begins any more.
     draining: CancellationToken,
+    /// What the driver and the sandbox said last.
+    health: tokio::sync::Mutex<Option<Arc<Health>>>,
+    /// Held while they are asked behind somebody's back.
+    asking: tokio::sync::Mutex<()>,
     /// Wakes the scheduler.
     wake: Notify,
     /// Counts whatever changed, for those who follow.
     changes: watch::Sender<u64>,
 }
 
-/// What the newest planned tip wants of a bundle.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Wanted {
-    /// Bytes of memory that its machine has.
-    memory: u64,
-    stages: Vec<(Stage, Fingerprint)>,
-    base: Option<(RepoPath, Fingerprint)>,
-}
+/// The bundles of a branch's newest planned tip.
+type Wanted = HashMap<RepoPath, Arc<Buildable>>;
 
 /// What could not be planned when a repository was looked at last.
 #[derive(Clone, Debug, Default)]
@@ -179,9 +182,12 @@ impl Engine {
                 outlooks: Mutex::default(),
                 running: Mutex::default(),
                 waits: Mutex::default(),
+                planned: Mutex::default(),
                 planning: tokio::sync::Mutex::default(),
                 serving: Arc::default(),
                 draining: CancellationToken::new(),
+                health: tokio::sync::Mutex::default(),
+                asking: tokio::sync::Mutex::default(),
                 wake: Notify::new(),
                 changes: watch::Sender::new(0),
             }),
@@ -256,8 +262,10 @@ impl Engine {
         Some(Place { engine: self.clone(), number, cancel })
     }
 
-    fn wanted(&self) -> MutexGuard<'_, HashMap<BundleKey, Wanted>> {
-        unpoisoned(&self.shared.wanted)
+    /// What the newest planned tip of its branch wants of a bundle.
+    fn wanted(&self, key: &BundleKey) -> Option<Arc<Buildable>> {
+        let wanted = unpoisoned(&self.shared.wanted);
+        wanted.get(&(key.repository.clone(), key.branch.clone()))?.get(&key.path).cloned()
     }
 
     /// Whether the configuration has a repository of this name.

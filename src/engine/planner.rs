@@ -7,24 +7,28 @@
 use std::collections::{BTreeSet, HashMap};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use thiserror::Error;
-use tracing::{info, instrument};
+use tracing::{debug, info, instrument};
 
 use super::ports::{CommitInfo, PortError, Tip};
-use super::{Engine, Outlook, Stopped, Wanted, unpoisoned};
+use super::{Engine, Outlook, Stopped, unpoisoned};
 use crate::blocking;
 use crate::domain::build::{BuildState, Moment, Order};
 use crate::domain::bundle::BundleKey;
 use crate::domain::id::{Branch, CommitId, Fingerprint, RepoName};
 use crate::domain::path::RepoPath;
 use crate::domain::pipeline::Stage;
-use crate::domain::plan::{Action, BundlePlan, Facts, Kept, Plan, StagePlan, plan, plan_bundle};
+use crate::domain::plan::{Action, BundlePlan, Facts, Kept, Plan, ServedPrints, StagePlan, plan, plan_bundle};
 use crate::domain::tree::TreeError;
 use crate::manifest::fault::Fault;
 use crate::manifest::read;
 use crate::manifest::reading::{Buildable, Reading};
-use crate::store::{BuildRecord, Enqueue, NewBuild, StoreError};
+use crate::store::{Enqueue, NewBuild, OpenBuild, StoreError};
+
+/// More builds than this, queued by one plan, are counted in the log and not listed.
+const MOST_LINES: usize = 20;
 
 /// A plan for one commit of one branch, and the builds it queued.
 #[derive(Clone, Debug)]
@@ -46,7 +50,7 @@ pub struct Planned {
 }
 
 /// What a look at a repository led to.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Plans {
     /// A plan for each branch that could be planned.
     pub planned: Vec<Planned>,
@@ -71,8 +75,11 @@ pub enum PlanError {
 /// The declared fingerprints of a bundle's stages, in order.
 pub(super) type Prints = Vec<(Stage, Fingerprint)>;
 
-/// What each bundle of a branch is served with.
-type ServedPrints = HashMap<RepoPath, Prints>;
+/// The branches of a repository with their tips, and its default branch.
+pub(super) type Heads = (Vec<Tip>, Option<Branch>);
+
+/// A hint that comes so soon after a plan, with every branch where it was, is about what was planned.
+const JUST_PLANNED: Duration = Duration::from_secs(2);
 
 /// A commit that was read.
 pub(super) struct Read {
@@ -89,7 +96,28 @@ impl Engine {
     #[instrument(skip(self))]
     pub async fn plan_repository(&self, repository: &RepoName) -> Result<Plans, PlanError> {
         let _one_at_a_time = self.shared.planning.lock().await;
-        let plans = self.plan_branches(repository).await;
+        self.look_at(repository, None).await
+    }
+
+    /// [`Engine::plan_repository`], but for a hint that only repeats another: one push is told by its hook and seen by a
+    /// watch.
+    ///
+    /// # Errors
+    /// As [`Engine::plan_repository`].
+    pub async fn plan_if_moved(&self, repository: &RepoName) -> Result<Plans, PlanError> {
+        let _one_at_a_time = self.shared.planning.lock().await;
+        let last = unpoisoned(&self.shared.planned).get(repository).cloned();
+        let known = last.filter(|(_, at)| at.elapsed() < JUST_PLANNED).map(|(heads, _)| heads);
+        self.look_at(repository, known).await
+    }
+
+    /// Plans a repository unless its heads are these, and remembers how that went.
+    async fn look_at(&self, repository: &RepoName, known: Option<Heads>) -> Result<Plans, PlanError> {
+        let plans = match self.tips(repository).await {
+            Ok(heads) if known.as_ref() == Some(&heads) => return Ok(Plans::default()),
+            Ok(heads) => self.plan_heads(repository, heads).await,
+            Err(error) => Err(error.into()),
+        };
         let mut outlook = Outlook::default();
         match &plans {
             Ok(plans) => {
@@ -103,13 +131,14 @@ impl Engine {
         plans
     }
 
-    async fn plan_branches(&self, repository: &RepoName) -> Result<Plans, PlanError> {
-        let (tips, head) = self.tips(repository).await?;
-        let tracked = self.tracked(repository, head.as_ref());
+    async fn plan_heads(&self, repository: &RepoName, heads: Heads) -> Result<Plans, PlanError> {
+        let (tips, head) = &heads;
+        let head = head.as_ref();
+        let tracked = self.tracked(repository, head);
         let (mut planned, mut failed) = (Vec::new(), Vec::new());
-        for tip in &tips {
+        for tip in tips {
             let is_tracked = tracked.contains(&tip.branch);
-            match self.plan_tip(repository, tip, is_tracked, head.as_ref()).await {
+            match self.plan_tip(repository, tip, is_tracked, head).await {
                 Ok(plan) => planned.push(plan),
                 Err(error @ PlanError::Store(_)) => return Err(error),
                 Err(error) => failed.push((tip.branch.clone(), error)),
@@ -121,6 +150,7 @@ impl Engine {
         for branch in gone.iter().filter(|branch| !tips.iter().any(|tip| tip.branch == **branch)) {
             self.retire_branch(repository, branch).await?;
         }
+        unpoisoned(&self.shared.planned).insert(repository.clone(), (heads, Instant::now()));
         Ok(Plans { planned, failed })
     }
 
@@ -178,7 +208,7 @@ impl Engine {
         Ok(self.tips(repository).await?.0.is_empty())
     }
 
-    pub(super) async fn tips(&self, repository: &RepoName) -> Result<(Vec<Tip>, Option<Branch>), PortError> {
+    pub(super) async fn tips(&self, repository: &RepoName) -> Result<Heads, PortError> {
         let (repositories, name) = (Arc::clone(self.repositories()), repository.clone());
         blocking::run(move || Ok((repositories.tips(&name)?, repositories.head(&name)?))).await
     }
@@ -216,6 +246,7 @@ impl Engine {
         tracked: bool,
         head: Option<&Branch>,
     ) -> Result<Planned, PlanError> {
+        let began = Instant::now();
         let read = self.read(repository, tip.commit.clone()).await?;
         let facts = self.facts(repository, &tip.branch, tracked, head, &read.reading).await?;
         let plan = Arc::new(plan(read.commit.clone(), None, &read.reading.candidates(), &facts));
@@ -232,6 +263,8 @@ impl Engine {
         if tracked {
             self.remember_plan(&planned);
         }
+        let (bundles, elapsed) = (planned.plan.bundles.len(), began.elapsed().as_secs_f64());
+        debug!(branch = tip.branch.as_str(), bundles, elapsed, "planned");
         Ok(planned)
     }
 
@@ -245,13 +278,15 @@ impl Engine {
         reading: &Reading,
     ) -> Result<Facts, StoreError> {
         let serving = if tracked { branch } else { head.unwrap_or(branch) };
-        let served = self.served_prints(repository, serving).await?;
+        let served = self.store().served_prints(repository, serving).await?;
         // What is served as it should be needs no further look: usually that is nearly everything.
         let open = reading
             .bundles
             .iter()
             .filter_map(|bundle| Some((&bundle.path, bundle.verdict.as_ref().ok()?.as_ref())))
-            .filter(|(path, buildable)| served.get(*path) != Some(&prints(buildable)))
+            .filter(|(path, buildable)| {
+                !served.get(*path).is_some_and(|served| buildable.prints().eq(served.iter().copied()))
+            })
             .collect();
         self.facts_about(repository, serving, tracked, served, open).await
     }
@@ -261,16 +296,13 @@ impl Engine {
         let (repository, path) = (&order.key.repository, &order.key.path);
         let head = if order.tracked { None } else { self.tips(repository).await.ok().and_then(|(_, head)| head) };
         let serving = head.unwrap_or_else(|| order.key.branch.clone());
-        let served = self.served_prints(repository, &serving).await?;
+        let key = BundleKey { branch: serving.clone(), ..order.key.clone() };
+        let served = self.store().served_of(&key).await?.map(|served| (path.clone(), served.stages));
+        let served = Arc::new(served.into_iter().collect());
         let mut facts = self.facts_about(repository, &serving, order.tracked, served, vec![(path, buildable)]).await?;
         // Somebody asked for it, whatever failed before.
         facts.failed.clear();
         Ok(plan_bundle(&buildable.candidate(path), &facts).stages)
-    }
-
-    async fn served_prints(&self, repository: &RepoName, branch: &Branch) -> Result<ServedPrints, StoreError> {
-        let served = self.store().served(repository, branch).await?;
-        Ok(served.into_iter().map(|(path, served)| (path, served.stages)).collect())
     }
 
     async fn facts_about(
@@ -278,7 +310,7 @@ impl Engine {
         repository: &RepoName,
         serving: &Branch,
         tracked: bool,
-        served: ServedPrints,
+        served: Arc<ServedPrints>,
         bundles: Vec<(&RepoPath, &Buildable)>,
     ) -> Result<Facts, StoreError> {
         let all: Vec<Fingerprint> =
@@ -315,22 +347,17 @@ impl Engine {
         let active = self.active(repository, &tip.branch).await?;
         let mut batch = Enqueue { at: self.clock().now(), ..Enqueue::default() };
         batch.planned = Some((repository.clone(), tip.branch.clone(), tip.commit.clone()));
-        for (record, declared) in &active {
-            self.supersede(record, declared, &tip.commit, &mut batch);
+        let mut under_way: HashMap<&RepoPath, Vec<&Prints>> = HashMap::new();
+        for (build, declared) in &active {
+            self.supersede(build, declared, &tip.commit, &mut batch);
+            if build.until.is_none() {
+                under_way.entry(&build.key.path).or_default().push(declared);
+            }
         }
-        let buildables: HashMap<&RepoPath, &Arc<Buildable>> = read
-            .reading
-            .bundles
-            .iter()
-            .filter_map(|bundle| Some((&bundle.path, bundle.verdict.as_ref().ok()?)))
-            .collect();
         for bundle in plan.bundles.iter().filter(|bundle| bundle.action.is_work()) {
-            let Some(buildable) = buildables.get(&bundle.bundle) else { continue };
+            let Some(buildable) = read.reading.buildable(&bundle.bundle) else { continue };
             let wanted = prints(buildable);
-            let is_under_way = active.iter().any(|(record, declared)| {
-                record.order.key.path == bundle.bundle && *declared == wanted && record.order.until.is_none()
-            });
-            if !is_under_way {
+            if !under_way.get(&bundle.bundle).is_some_and(|builds| builds.contains(&&wanted)) {
                 let new = new_build(key(&bundle.bundle), tip.commit.clone(), bundle, buildable);
                 batch.new.push(NewBuild { tracked: true, ..new });
             }
@@ -339,35 +366,39 @@ impl Engine {
         if read.reading.complete {
             self.store().unserve(plan.removed.iter().map(key).collect()).await?;
         }
-        for order in &orders {
+        for order in orders.iter().take(MOST_LINES) {
             info!(build = order.number.0, bundle = %order.key.path, commit = order.commit.as_str(), "queued");
+        }
+        if orders.len() > MOST_LINES {
+            info!("queued {} more builds", orders.len() - MOST_LINES);
         }
         Ok(orders)
     }
 
     /// A queued build whose inputs are not the newest is superseded; a running one goes on and will not publish, unless
     /// its bundle is gone.
-    fn supersede(&self, record: &BuildRecord, declared: &Prints, commit: &CommitId, batch: &mut Enqueue) {
-        let wanted = self.wanted().get(&record.order.key).cloned();
-        if wanted.as_ref().is_some_and(|wanted| wanted.stages == *declared) || !record.order.tracked {
+    fn supersede(&self, build: &OpenBuild, declared: &Prints, commit: &CommitId, batch: &mut Enqueue) {
+        let wanted = self.wanted(&build.key);
+        let is_wanted = wanted.as_ref().is_some_and(|wanted| wanted.prints().eq(declared.iter().copied()));
+        if is_wanted || !build.tracked {
             return;
         }
         let reason = format!("superseded by {}", commit.short());
-        match record.build.state {
-            BuildState::Queued => batch.supersede.push((record.order.number, reason)),
-            BuildState::Running if wanted.is_none() => self.stop_superseded(record.order.number, &reason),
+        match build.state {
+            BuildState::Queued => batch.supersede.push((build.number, reason)),
+            BuildState::Running if wanted.is_none() => self.stop_superseded(build.number, &reason),
             BuildState::Running | BuildState::Finished => {}
         }
     }
 
     /// The unfinished builds of a branch, with the declared fingerprints they were queued for.
-    async fn active(&self, repository: &RepoName, branch: &Branch) -> Result<Vec<(BuildRecord, Prints)>, StoreError> {
+    async fn active(&self, repository: &RepoName, branch: &Branch) -> Result<Vec<(OpenBuild, Prints)>, StoreError> {
         let mut declared = self.store().declared_unfinished().await?;
-        let mut active = self.store().unfinished().await?;
-        active.retain(|record| record.order.key.repository == *repository && record.order.key.branch == *branch);
-        let with_prints = active.into_iter().map(|record| {
-            let prints = declared.remove(&record.order.number).unwrap_or_default();
-            (record, prints)
+        let mut active = self.store().open_builds().await?;
+        active.retain(|build| build.key.repository == *repository && build.key.branch == *branch);
+        let with_prints = active.into_iter().map(|build| {
+            let prints = declared.remove(&build.number).unwrap_or_default();
+            (build, prints)
         });
         Ok(with_prints.collect())
     }
@@ -380,31 +411,23 @@ impl Engine {
     }
 
     pub(super) fn remember_wanted(&self, repository: &RepoName, branch: &Branch, reading: &Reading) {
-        let mut wanted = self.wanted();
-        wanted.retain(|key, _| key.repository != *repository || key.branch != *branch);
-        for bundle in &reading.bundles {
-            let Ok(buildable) = &bundle.verdict else { continue };
-            let key = BundleKey { repository: repository.clone(), branch: branch.clone(), path: bundle.path.clone() };
-            wanted.insert(
-                key,
-                Wanted {
-                    memory: buildable.pipeline.boot.memory,
-                    stages: prints(buildable),
-                    base: base_print(buildable),
-                },
-            );
-        }
+        let buildable = reading.bundles.iter().filter_map(|bundle| {
+            let buildable = bundle.verdict.as_ref().ok()?;
+            Some((bundle.path.clone(), Arc::clone(buildable)))
+        });
+        let before = unpoisoned(&self.shared.wanted).insert((repository.clone(), branch.clone()), buildable.collect());
+        drop(before);
     }
 
     /// A tracked branch that is gone: its queued builds end superseded and nothing of it is served any more.
     async fn retire_branch(&self, repository: &RepoName, branch: &Branch) -> Result<(), StoreError> {
         let served = self.store().served(repository, branch).await?;
         let active = self.active(repository, branch).await?;
-        self.wanted().retain(|key, _| key.repository != *repository || key.branch != *branch);
+        unpoisoned(&self.shared.wanted).remove(&(repository.clone(), branch.clone()));
         unpoisoned(&self.shared.plans).remove(&(repository.clone(), branch.clone()));
         let mut batch = Enqueue { at: self.clock().now(), ..Enqueue::default() };
-        for (record, declared) in &active {
-            self.supersede(record, declared, &CommitId::from("the end of its branch"), &mut batch);
+        for (build, declared) in &active {
+            self.supersede(build, declared, &CommitId::from("the end of its branch"), &mut batch);
         }
         if !batch.supersede.is_empty() {
             self.store().enqueue(batch).await?;
@@ -417,11 +440,11 @@ impl Engine {
 
 /// The declared fingerprints of a bundle's stages, as a commit has them.
 pub(super) fn prints(buildable: &Buildable) -> Prints {
-    buildable.stages.iter().map(|stage| (stage.stage, stage.declared)).collect()
+    buildable.prints().collect()
 }
 
 /// The bundle this one is based on, and the fingerprint of the disk that it counts on.
-fn base_print(buildable: &Buildable) -> Option<(RepoPath, Fingerprint)> {
+pub(super) fn base_print(buildable: &Buildable) -> Option<(RepoPath, Fingerprint)> {
     use crate::domain::inputs::Input;
     buildable.stages.first()?.own.iter().find_map(|input| match input {
         Input::Base { bundle, fingerprint } => Some((bundle.clone(), *fingerprint)),
@@ -436,7 +459,7 @@ pub(super) fn new_build(key: BundleKey, commit: CommitId, plan: &BundlePlan, bui
     NewBuild {
         key,
         commit,
-        reason: plan.reason.clone(),
+        reason: plan.reason.clone().into_owned(),
         by: "push".to_owned(),
         from: None,
         until: None,

@@ -122,11 +122,11 @@ impl Engine {
             Some(_place) if record.build.state == BuildState::Queued => {
                 let reason = format!("cancelled by {by} before it started");
                 let event = Event::Finished { outcome: Outcome::Cancelled, failure: None, reason };
-                return self.ask(number, event).await;
+                return self.asked_for(number, event).await;
             }
             _ => Event::CancelAsked { by: by.to_owned() },
         };
-        self.ask(number, event).await?;
+        self.asked_for(number, event).await?;
         if let Some(running) = self.running().get(&number) {
             running.cancel.cancel();
         }
@@ -135,7 +135,7 @@ impl Engine {
     }
 
     /// Journals what somebody asked for; that it can't follow means that the build ended meanwhile.
-    async fn ask(&self, number: BuildNo, event: Event) -> Result<(), RequestError> {
+    async fn asked_for(&self, number: BuildNo, event: Event) -> Result<(), RequestError> {
         match self.store().append(number, self.clock().now(), event, Vec::new()).await {
             Err(StoreError::IllegalEvent { .. }) => Err(RequestError::Conflict(format!("{number} has ended already"))),
             other => Ok(other.map(drop)?),

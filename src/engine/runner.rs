@@ -438,7 +438,7 @@ impl Run {
 fn why(plan: StagePlan) -> String {
     match plan.state {
         StageState::Hit => "what its kept result stood for is gone".to_owned(),
-        _ => plan.reason,
+        _ => plan.reason.into_owned(),
     }
 }
 
@@ -447,7 +447,7 @@ fn why(plan: StagePlan) -> String {
 async fn served_disk(engine: &Engine, order: &Order, buildable: &Buildable) -> Result<Option<Image>, StoreError> {
     let key = &order.key;
     let asked = order.no_cache || order.from.is_some_and(|from| from < Stage::Snapshot);
-    let Some(served) = engine.store().served(&key.repository, &key.branch).await?.remove(&key.path) else {
+    let Some(served) = engine.store().served_of(key).await? else {
         return Ok(None);
     };
     let mut disk = buildable.stages.iter().filter(|need| need.stage < Stage::Snapshot);

@@ -1,18 +1,23 @@
 //! Starts queued builds, one loop for the whole factory: woken by whatever may have made room, and by a slow timer.
 
+use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, error, info, info_span};
 
+use super::planner::base_print;
 use super::queue::{BaseState, Capacity, Decision, Waiting, decide};
 use super::{Engine, Stopped, runner, unpoisoned};
 use crate::domain::build::BuildState;
 use crate::domain::bundle::BundleKey;
-use crate::domain::id::BuildNo;
+use crate::domain::id::{Branch, BuildNo, Fingerprint, RepoName};
+use crate::domain::path::RepoPath;
 use crate::domain::pipeline::MACHINE_MEMORY;
-use crate::store::{BuildRecord, StoreError};
+use crate::domain::plan::ServedPrints;
+use crate::store::{OpenBuild, StoreError};
 
 /// The queue is looked at this often even if nothing woke the scheduler: a lost wake costs no more.
 const LOOK_AGAIN: Duration = Duration::from_secs(30);
@@ -71,27 +76,31 @@ fn note_end(ended: &Result<(), tokio::task::JoinError>) {
 }
 
 async fn start_what_can(engine: &Engine, builds: &mut JoinSet<()>, draining: bool) -> Result<(), StoreError> {
-    let unfinished = engine.store().unfinished().await?;
+    let open = engine.store().open_builds().await?;
+    let mut bases = Bases::new(engine, &open);
     let (mut waiting, mut early) = (Vec::new(), Vec::new());
-    for record in unfinished.iter().filter(|record| record.build.state == BuildState::Queued) {
-        if engine.running().contains_key(&record.order.number) {
+    for build in open.iter().filter(|build| build.state == BuildState::Queued) {
+        if engine.running().contains_key(&build.number) {
             continue;
         }
-        if let Some(reason) = unplanned(engine, &record.order.key) {
-            early.push((record.order.number, reason));
+        if let Some(reason) = unplanned(engine, &build.key) {
+            early.push((build.number, reason));
             continue;
         }
-        let base = base_state(engine, record, &unfinished).await?;
-        let memory = memory_of(engine, &record.order.key);
-        waiting.push(Waiting { number: record.order.number, key: record.order.key.clone(), base, memory });
+        let (base, memory) = (bases.state(&build.key).await?, memory_of(engine, &build.key));
+        waiting.push(Waiting { number: build.number, key: build.key.clone(), base, memory });
     }
     let decisions = decide(&waiting, &capacity(engine, draining)?);
+    let starting = decisions.iter().filter(|(_, decision)| *decision == Decision::Start);
+    for number in starting.map(|(number, _)| *number).collect::<Vec<_>>() {
+        start(engine, builds, number).await?;
+    }
     let mut waits = unpoisoned(&engine.shared.waits);
     let before = std::mem::replace(&mut *waits, early.into_iter().collect());
     for (number, decision) in decisions {
         match decision {
             Decision::Wait(reason) => drop(waits.insert(number, reason)),
-            Decision::Start => start(engine, builds, number, &unfinished),
+            Decision::Start => {}
         }
     }
     let changed = *waits != before;
@@ -115,10 +124,13 @@ fn capacity(engine: &Engine, draining: bool) -> Result<Capacity, StoreError> {
     })
 }
 
-fn start(engine: &Engine, builds: &mut JoinSet<()>, number: BuildNo, unfinished: &[BuildRecord]) {
-    let Some(record) = unfinished.iter().find(|record| record.order.number == number) else { return };
+async fn start(engine: &Engine, builds: &mut JoinSet<()>, number: BuildNo) -> Result<(), StoreError> {
+    let Some(record) = engine.store().build(number).await? else { return Ok(()) };
+    if record.build.state != BuildState::Queued {
+        return Ok(());
+    }
     let memory = memory_of(engine, &record.order.key);
-    let Some(place) = engine.take_place(number, record.order.key.clone(), memory) else { return };
+    let Some(place) = engine.take_place(number, record.order.key.clone(), memory) else { return Ok(()) };
     info!(build = number.0, bundle = %record.order.key.path, "starts");
     let (engine, record) = (engine.clone(), record.clone());
     let span = info_span!("build", build = number.0);
@@ -129,12 +141,13 @@ fn start(engine: &Engine, builds: &mut JoinSet<()>, number: BuildNo, unfinished:
         }
         .instrument(span),
     );
+    Ok(())
 }
 
 /// Bytes of memory that a bundle's machine has, as its newest plan says; for a commit that is no branch's tip, what a
 /// machine has where nothing is said.
 fn memory_of(engine: &Engine, key: &BundleKey) -> u64 {
-    engine.wanted().get(key).map_or(MACHINE_MEMORY, |wanted| wanted.memory)
+    engine.wanted(key).map_or(MACHINE_MEMORY, |buildable| buildable.pipeline.boot.memory)
 }
 
 /// Why it can't be said yet what is wanted of a bundle: a build of an earlier process may be wanted no more, or wait for a
@@ -144,38 +157,67 @@ fn unplanned(engine: &Engine, key: &BundleKey) -> Option<String> {
     let Some(outlook) = outlooks.get(&key.repository) else {
         return Some("for its repository to be planned".to_owned());
     };
-    let known = || engine.wanted().keys().any(|other| other.repository == key.repository && other.branch == key.branch);
     let trouble = outlook.trouble.as_ref().or_else(|| outlook.unplanned.get(&key.branch))?;
-    (!known()).then(|| format!("for its branch to be planned: {trouble}"))
+    let was_planned = unpoisoned(&engine.shared.wanted).contains_key(&(key.repository.clone(), key.branch.clone()));
+    (!was_planned).then(|| format!("for its branch to be planned: {trouble}"))
 }
 
-/// Where the bundle stands that a queued build is based on; `None` where it is based on none.
-async fn base_state(
-    engine: &Engine,
-    record: &BuildRecord,
-    unfinished: &[BuildRecord],
-) -> Result<Option<BaseState>, StoreError> {
-    let key = &record.order.key;
-    let wanted = engine.wanted().get(key).and_then(|wanted| wanted.base.clone());
-    let Some((path, print)) = wanted else { return Ok(None) };
-    let served = engine.store().served(&key.repository, &key.branch).await?;
-    if served.get(&path).is_some_and(|served| served.stages.iter().any(|(_, have)| *have == print)) {
-        return Ok(Some(BaseState::Ready));
-    }
-    let base_key = BundleKey { path: path.clone(), ..key.clone() };
-    let bundle = path.to_string();
-    if let Some(other) = unfinished.iter().find(|other| other.order.key == base_key) {
-        return Ok(Some(BaseState::Building { bundle, build: other.order.number }));
-    }
-    let failed = engine.store().failures(&key.repository, base_prints(engine, &base_key), true).await?;
-    let why = match failed.into_values().max() {
-        Some(build) => format!("it failed in {build} (factoryd show {})", build.0),
-        None => "nothing builds it now".to_owned(),
-    };
-    Ok(Some(BaseState::Missing { bundle, why }))
+/// Where the bases of queued builds stand. What is asked once holds for one look at the queue: thousands of builds may
+/// wait for the same base.
+struct Bases<'e> {
+    engine: &'e Engine,
+    open: HashMap<&'e BundleKey, BuildNo>,
+    served: HashMap<(RepoName, Branch), Arc<ServedPrints>>,
+    missing: HashMap<BundleKey, String>,
 }
 
-fn base_prints(engine: &Engine, base: &BundleKey) -> Vec<crate::domain::id::Fingerprint> {
-    let wanted = engine.wanted();
-    wanted.get(base).map(|wanted| wanted.stages.iter().map(|(_, print)| *print).collect()).unwrap_or_default()
+impl<'e> Bases<'e> {
+    fn new(engine: &'e Engine, open: &'e [OpenBuild]) -> Self {
+        // The oldest of a bundle counts: it is the one that is waited for.
+        let open = open.iter().rev().map(|build| (&build.key, build.number)).collect();
+        Self { engine, open, served: HashMap::new(), missing: HashMap::new() }
+    }
+
+    /// Where the bundle stands that another is based on; `None` where it is based on none.
+    async fn state(&mut self, key: &BundleKey) -> Result<Option<BaseState>, StoreError> {
+        let wanted = self.engine.wanted(key).and_then(|wanted| base_print(&wanted));
+        let Some((path, print)) = wanted else { return Ok(None) };
+        if self.is_served(key, &path, print).await? {
+            return Ok(Some(BaseState::Ready));
+        }
+        let bundle = path.to_string();
+        let base = BundleKey { path, ..key.clone() };
+        if let Some(build) = self.open.get(&base) {
+            return Ok(Some(BaseState::Building { bundle, build: *build }));
+        }
+        Ok(Some(BaseState::Missing { bundle, why: self.why_missing(base).await? }))
+    }
+
+    async fn is_served(&mut self, key: &BundleKey, base: &RepoPath, print: Fingerprint) -> Result<bool, StoreError> {
+        let place = (key.repository.clone(), key.branch.clone());
+        if !self.served.contains_key(&place) {
+            let served = self.engine.store().served_prints(&key.repository, &key.branch).await?;
+            self.served.insert(place.clone(), served);
+        }
+        let served = self.served.get(&place).and_then(|served| served.get(base));
+        Ok(served.is_some_and(|served| served.iter().any(|(_, have)| *have == print)))
+    }
+
+    async fn why_missing(&mut self, base: BundleKey) -> Result<String, StoreError> {
+        if let Some(why) = self.missing.get(&base) {
+            return Ok(why.clone());
+        }
+        let prints = base_prints(self.engine, &base);
+        let failed = self.engine.store().failures(&base.repository, prints, true).await?;
+        let why = match failed.into_values().max() {
+            Some(build) => format!("it failed in {build} (factoryd show {})", build.0),
+            None => "nothing builds it now".to_owned(),
+        };
+        self.missing.insert(base, why.clone());
+        Ok(why)
+    }
+}
+
+fn base_prints(engine: &Engine, base: &BundleKey) -> Vec<Fingerprint> {
+    engine.wanted(base).map(|wanted| wanted.prints().map(|(_, print)| print).collect()).unwrap_or_default()
 }

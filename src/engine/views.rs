@@ -1,22 +1,23 @@
 //! What people ask to see, put together from what is remembered and what runs.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
-use super::planner::Planned;
+use super::planner::{Planned, prints};
 use super::{Engine, unpoisoned};
 use crate::domain::build::{BuildState, Outcome, StageProgress};
 use crate::domain::bundle::BundleKey;
 use crate::domain::id::{Branch, BuildNo, RepoName};
 use crate::domain::path::RepoPath;
 use crate::domain::pipeline::Stage;
-use crate::domain::plan::Action;
-use crate::store::{BuildRecord, Durations, Latest, Served, StoreError};
+use crate::domain::plan::{Action, BundlePlan, Plan};
+use crate::store::{BuildRecord, Durations, Served, StoreError};
 
 /// What a branch's newest plan said, kept for those who look.
 #[derive(Clone, Debug)]
 pub struct LastPlan {
-    /// Each bundle, what was to be done with it, and why.
-    pub bundles: Vec<(RepoPath, Action, String)>,
+    /// The plan.
+    pub plan: Arc<Plan>,
     /// The faults of its pipelines, one line each.
     pub faults: Vec<String>,
 }
@@ -77,13 +78,15 @@ impl Engine {
     pub async fn bundle_states(&self) -> Result<Vec<BundleState>, StoreError> {
         let plans = unpoisoned(&self.shared.plans).clone();
         let unfinished = self.store().unfinished().await?;
+        // The oldest of a bundle is the one that runs, or will first.
+        let active: HashMap<_, _> = unfinished.iter().rev().map(|record| (&record.order.key, record)).collect();
         let mut states = Vec::new();
         for ((repository, branch), plan) in plans {
             let served = self.store().served(&repository, &branch).await?;
-            let latest = self.store().latest_per_bundle(&repository, &branch).await?;
-            let mut look = Look { engine: self, repository, branch, served, latest, unfinished: &unfinished };
-            for (path, action, reason) in plan.bundles {
-                states.push(look.at(path, action, reason).await?);
+            let last = self.store().last_builds(&repository, &branch).await?;
+            let mut look = Look { engine: self, repository, branch, served, last, active: &active };
+            for bundle in &plan.plan.bundles {
+                states.push(look.at(bundle).await?);
             }
         }
         states.sort_by(|a, b| (a.standing, &a.key).cmp(&(b.standing, &b.key)));
@@ -118,9 +121,8 @@ impl Engine {
 
     /// Remembers what a plan said of a tracked branch.
     pub(super) fn remember_plan(&self, planned: &Planned) {
-        let bundles = planned.plan.bundles.iter();
         let last = LastPlan {
-            bundles: bundles.map(|bundle| (bundle.bundle.clone(), bundle.action, bundle.reason.clone())).collect(),
+            plan: Arc::clone(&planned.plan),
             faults: planned.faults.iter().map(ToString::to_string).collect(),
         };
         unpoisoned(&self.shared.plans).insert((planned.repository.clone(), planned.branch.clone()), last);
@@ -152,17 +154,19 @@ struct Look<'a> {
     repository: RepoName,
     branch: Branch,
     served: HashMap<RepoPath, Served>,
-    latest: Vec<Latest>,
-    unfinished: &'a [BuildRecord],
+    last: HashMap<RepoPath, BuildRecord>,
+    active: &'a HashMap<&'a BundleKey, &'a BuildRecord>,
 }
 
 impl Look<'_> {
-    async fn at(&mut self, path: RepoPath, action: Action, planned: String) -> Result<BundleState, StoreError> {
+    async fn at(&mut self, plan: &BundlePlan) -> Result<BundleState, StoreError> {
+        let planned = || plan.reason.clone().into_owned();
+        let path = plan.bundle.clone();
         let key = BundleKey { repository: self.repository.clone(), branch: self.branch.clone(), path };
         let served = self.served.remove(&key.path);
-        let wanted = self.engine.wanted().get(&key).map(|wanted| wanted.stages.clone());
-        let active = self.unfinished.iter().find(|record| record.order.key == key);
-        let latest = self.latest.iter().find(|latest| latest.path == key.path);
+        let wanted = self.engine.wanted(&key).map(|wanted| prints(&wanted));
+        let active = self.active.get(&key);
+        let last = self.last.remove(&key.path);
         let is_fresh = served.as_ref().map(|served| &served.stages) == wanted.as_ref();
         let mut state =
             BundleState { key, standing: Standing::Fresh, reason: String::new(), build: None, served, left: None };
@@ -170,19 +174,17 @@ impl Look<'_> {
             self.under_way(&mut state, record).await?;
             return Ok(state);
         }
-        if let Some(finished) = latest.and_then(|latest| latest.finished.as_ref()) {
-            state.build = self.engine.store().build(finished.number).await?;
-        }
+        state.build = last;
         let outcome = state.build.as_ref().and_then(|record| record.build.outcome);
-        (state.standing, state.reason) = match (action, is_fresh, outcome) {
-            (Action::Unbuildable, ..) => (Standing::Unbuildable, planned),
+        (state.standing, state.reason) = match (plan.action, is_fresh, outcome) {
+            (Action::Unbuildable, ..) => (Standing::Unbuildable, planned()),
             (_, true, _) | (Action::Unchanged, ..) => (Standing::Fresh, String::new()),
-            (_, false, Some(Outcome::Failed)) => (Standing::Failed, planned),
+            (_, false, Some(Outcome::Failed)) => (Standing::Failed, planned()),
             (_, false, Some(Outcome::Cancelled)) => (Standing::Stale, "its build was cancelled".to_owned()),
             (_, false, Some(Outcome::Passed)) if state.served.is_none() && wanted_without_image(wanted.as_ref()) => {
                 (Standing::Fresh, String::new())
             }
-            (_, false, _) => (Standing::Stale, planned),
+            (_, false, _) => (Standing::Stale, planned()),
         };
         Ok(state)
     }

@@ -16,18 +16,18 @@ pub(super) enum Base {
 }
 
 /// The names of all bundles.
-pub(super) struct Names {
-    paths: HashMap<Vec<u8>, usize>,
-    last_parts: HashMap<Vec<u8>, Vec<usize>>,
+pub(super) struct Names<'p> {
+    paths: HashMap<&'p [u8], usize>,
+    last_parts: HashMap<&'p [u8], Vec<usize>>,
 }
 
-impl Names {
+impl<'p> Names<'p> {
     /// The names of bundles in the order of their index.
-    pub(super) fn new<'p>(bundles: impl Iterator<Item = &'p RepoPath>) -> Self {
+    pub(super) fn new(bundles: impl Iterator<Item = &'p RepoPath>) -> Self {
         let mut names = Self { paths: HashMap::new(), last_parts: HashMap::new() };
         for (index, path) in bundles.enumerate() {
-            names.paths.insert(path.as_bytes().to_vec(), index);
-            names.last_parts.entry(path.name().to_vec()).or_default().push(index);
+            names.paths.insert(path.as_bytes(), index);
+            names.last_parts.entry(path.name()).or_default().push(index);
         }
         names
     }

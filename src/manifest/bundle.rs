@@ -2,6 +2,8 @@
 //!
 //! All of this depends on nothing but the bundle's tree and the pipeline, so it is kept as long as these are the same.
 
+use std::sync::Arc;
+
 use super::budget::{Budget, Cost};
 use super::fault::{Fault, Span};
 use super::files::{Files, Filter, Problem};
@@ -12,7 +14,7 @@ use super::reading::Unbuildable;
 use super::yaml::MOST_BYTES;
 use super::{values, vars};
 use crate::domain::id::RepoName;
-use crate::domain::inputs::{From, Input};
+use crate::domain::inputs::{From, Input, Inputs};
 use crate::domain::path::RepoPath;
 use crate::domain::pipeline::{BaseImage, Pipeline, Stage, StepPath};
 use crate::domain::tree::{EntryKind, Tree, TreeError};
@@ -28,11 +30,11 @@ const PYTEST_FILES: [&str; 6] = ["conftest.py", "pytest.ini", ".pytest.ini", "to
 #[derive(Debug)]
 pub(super) struct Parsed {
     /// Its pipeline.
-    pub(super) pipeline: Pipeline,
+    pub(super) pipeline: Arc<Pipeline>,
     /// What an author should know.
     pub(super) warnings: Vec<Fault>,
-    /// The inputs of each stage that lie inside, sorted.
-    pub(super) inside: Vec<(Stage, Vec<Input>)>,
+    /// The inputs of each stage that lie inside.
+    pub(super) inside: Vec<(Stage, Arc<Inputs>)>,
     /// What its stages read outside.
     pub(super) outside: Vec<Need>,
     /// The place in the pipeline that names the image it boots from.
@@ -122,11 +124,11 @@ impl BundleReading<'_> {
             if stage == Stage::Render {
                 inputs.extend(self.templates(&bound.pipeline, &vars.value)?);
             }
-            stages.push((stage, inputs));
+            stages.push((stage, Arc::new(Inputs::new(inputs))));
         }
         let image = self.image_span();
-        let warnings = vars.warnings;
-        Ok(Parsed { pipeline: bound.pipeline, warnings, inside: stages, outside, image })
+        let (pipeline, warnings) = (Arc::new(bound.pipeline), vars.warnings);
+        Ok(Parsed { pipeline, warnings, inside: stages, outside, image })
     }
 
     /// A path from the root that lies in the bundle is one of the bundle's.

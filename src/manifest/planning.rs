@@ -1,8 +1,10 @@
 //! From a reading to a plan: what `domain::plan` is asked, and what a build of everything would leave known.
 
+use std::sync::Arc;
+
 use super::reading::{Buildable, Reading};
 use crate::domain::path::RepoPath;
-use crate::domain::plan::{Candidate, Facts, Kept, StageNeed};
+use crate::domain::plan::{Candidate, Facts, Kept, ServedPrints, StageNeed};
 
 impl Reading {
     /// The bundles as a plan asks for them.
@@ -17,15 +19,16 @@ impl Reading {
     /// What would be known if every bundle of this reading had been built, and nothing else.
     pub fn as_built(&self) -> Facts {
         let mut facts = Facts::default();
+        let mut served = ServedPrints::new();
         for bundle in &self.bundles {
             let Ok(buildable) = &bundle.verdict else { continue };
             let prints = buildable.stages.iter().map(|stage| (stage.stage, stage.declared));
             facts.kept.extend(prints.clone().map(|(_, declared)| (declared, Kept::Usable)));
-            facts.served.insert(bundle.path.clone(), prints.collect());
+            served.insert(bundle.path.clone(), prints.collect());
             let own = buildable.stages.iter().map(|stage| (stage.stage, stage.own.as_ref().clone()));
             facts.last.insert(bundle.path.clone(), own.collect());
         }
-        facts
+        Facts { served: Arc::new(served), ..facts }
     }
 }
 

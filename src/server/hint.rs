@@ -1,24 +1,27 @@
 //! Hints: something moved, says a hook. The planner looks for itself; the answer is what it found.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::time::Duration;
 
 use axum::Json;
 use axum::extract::{ConnectInfo, State};
 
 use super::answer::{No, repository};
-use super::look::view;
-use super::status::queued;
-use super::wire::{Hint, HintAnswer, PlanView, PushedPlan, seconds};
+use super::status::{estimate, queued};
+use super::wire::{BundlePlanView, Hint, HintAnswer, PlanView, PushedCount, PushedPlan, QueuedView, seconds};
 use super::{Caller, Served};
 use crate::domain::id::{Branch, BuildNo, RepoName};
+use crate::domain::path::RepoPath;
+use crate::domain::plan::{Action, BundlePlan, Plan};
 use crate::engine::Engine;
-use crate::engine::memory::BuildRecord;
+use crate::engine::memory::OpenBuild;
 use crate::engine::planner::{Planned, Plans};
 
 /// A push is answered within two seconds; a plan that takes longer goes on without it.
 const PATIENCE: Duration = Duration::from_millis(1500);
-
+/// More bundles or builds than this are counted in the answer and not listed: nobody reads them in a push's output, and
+/// ten thousand of them would take longer than the plan.
+const MOST_ROWS: usize = 20;
 /// How long the scheduler may take to look at new builds.
 const LOOKED_WITHIN: Duration = Duration::from_millis(200);
 
@@ -51,7 +54,8 @@ pub(super) async fn hint(
 /// Waits until the scheduler has looked at what was queued, so that a build that waits is not said to start.
 async fn settle(engine: &Engine, planned: &[Planned]) {
     let mut changes = engine.changes();
-    let numbers: Vec<BuildNo> = planned.iter().flat_map(|plan| &plan.queued).map(|order| order.number).collect();
+    let queued = planned.iter().flat_map(|plan| plan.queued.iter().take(MOST_ROWS));
+    let numbers: Vec<BuildNo> = queued.map(|order| order.number).collect();
     let looked = async {
         while numbers.iter().any(|number| !engine.was_looked_at(*number)) && changes.changed().await.is_ok() {}
     };
@@ -62,10 +66,10 @@ async fn plan(engine: Engine, repository: RepoName, delivery: u64) -> Result<Pla
     let plans = engine.plan_repository(&repository).await;
     let became = match &plans {
         Ok(Plans { planned, failed }) => {
-            let builds = numbers(planned.iter().flat_map(|plan| &plan.queued).map(|order| order.number));
+            let builds = numbers(planned.iter().flat_map(|plan| &plan.queued).map(|order| order.number).collect());
             let mut others = Vec::new();
             for planned in planned {
-                others.extend(under_way(&engine, planned).await?.into_iter().map(|record| record.order.number));
+                others.extend(under_way(&engine, planned).await?);
             }
             // The watch may have been quicker than the hook.
             let unplanned = failed.iter().map(|(branch, error)| format!("; {branch} not planned: {error}"));
@@ -82,20 +86,27 @@ async fn plan(engine: Engine, repository: RepoName, delivery: u64) -> Result<Pla
     Ok(plans?)
 }
 
-fn numbers(builds: impl IntoIterator<Item = BuildNo>) -> String {
-    builds.into_iter().map(|number| number.to_string()).collect::<Vec<_>>().join(", ")
+fn numbers(builds: Vec<BuildNo>) -> String {
+    let mut words: Vec<String> = builds.iter().take(MOST_ROWS).map(ToString::to_string).collect();
+    if builds.len() > MOST_ROWS {
+        words.push(format!("and {} more", builds.len() - MOST_ROWS));
+    }
+    words.join(", ")
 }
 
-/// The unfinished builds of what a plan wants done: those it queued, and those that were queued by whoever planned first.
-async fn under_way(engine: &Engine, planned: &Planned) -> Result<Vec<BuildRecord>, No> {
-    let wanted: BTreeSet<_> =
-        planned.plan.bundles.iter().filter(|bundle| bundle.action.is_work()).map(|bundle| &bundle.bundle).collect();
-    let mut records = engine.store().unfinished().await?;
-    records.retain(|BuildRecord { order, .. }| {
-        let key = &order.key;
+/// The unfinished builds of what a plan wants done, oldest first: those it queued, and those that were queued by whoever
+/// planned first.
+async fn under_way(engine: &Engine, planned: &Planned) -> Result<Vec<BuildNo>, No> {
+    let work = planned.plan.bundles.iter().filter(|bundle| bundle.action.is_work());
+    let wanted: HashSet<&RepoPath> = work.map(|bundle| &bundle.bundle).collect();
+    if wanted.is_empty() {
+        return Ok(Vec::new());
+    }
+    let mut open = engine.store().open_builds().await?;
+    open.retain(|OpenBuild { key, .. }| {
         key.repository == planned.repository && key.branch == planned.branch && wanted.contains(&key.path)
     });
-    Ok(records)
+    Ok(open.into_iter().map(|build| build.number).collect())
 }
 
 /// Whether a branch is among those that the hint names; a hint that names none is about all.
@@ -105,32 +116,66 @@ fn moved(hint: &Hint, branch: &Branch) -> bool {
 }
 
 async fn pushed(engine: &Engine, planned: &Planned) -> Result<PushedPlan, No> {
-    let mut records = under_way(engine, planned).await?;
-    // One that was queued a moment ago may have ended already.
-    for order in &planned.queued {
-        if !records.iter().any(|record| record.order.number == order.number) {
-            records.extend(engine.store().build(order.number).await?);
-        }
-    }
-    records.sort_by_key(|record| record.order.number);
-    let mut builds = Vec::new();
-    for record in records {
-        builds.push(queued(engine, view(engine, &record), &record).await?);
-    }
+    let work = first(planned, |action| action.is_work());
     let mut about = BTreeMap::new();
-    for bundle in planned.plan.bundles.iter().filter(|bundle| bundle.action.is_work()).take(20) {
+    for bundle in &work {
         let runs = |stage| bundle.work().any(|work| work.stage == stage);
         if let Some(millis) = engine.estimate(&planned.repository, &bundle.bundle, runs).await? {
             about.insert(bundle.bundle.to_string(), seconds(millis));
         }
     }
+    // One that was queued a moment ago may have ended already.
+    let mut builds: BTreeSet<BuildNo> = under_way(engine, planned).await?.into_iter().collect();
+    builds.extend(planned.queued.iter().map(|order| order.number));
+    let held = first(planned, |action| matches!(action, Action::Stale | Action::Unbuildable));
+    let plan = PlanView { bundles: work.into_iter().chain(held).map(BundlePlanView::from).collect(), ..head(planned) };
     Ok(PushedPlan {
         branch: planned.branch.to_string(),
         tracked: planned.tracked,
         subject: planned.info.subject.clone(),
-        plan: PlanView::from(planned.plan.as_ref()),
+        plan,
+        count: count(planned, builds.len()),
         faults: planned.faults.iter().map(|fault| fault.render("error")).collect(),
-        queued: builds,
+        queued: first_builds(engine, &builds).await?,
         about,
     })
+}
+
+/// The first bundles of a plan with one of these actions.
+fn first(planned: &Planned, is_one: impl Fn(Action) -> bool) -> Vec<&BundlePlan> {
+    planned.plan.bundles.iter().filter(|bundle| is_one(bundle.action)).take(MOST_ROWS).collect()
+}
+
+/// A plan without its bundles.
+fn head(planned: &Planned) -> PlanView {
+    let Plan { commit, base, removed, .. } = planned.plan.as_ref();
+    PlanView {
+        commit: commit.to_string(),
+        base: base.as_ref().map(ToString::to_string),
+        bundles: Vec::new(),
+        removed: removed.iter().take(MOST_ROWS).map(ToString::to_string).collect(),
+    }
+}
+
+fn count(planned: &Planned, queued: usize) -> PushedCount {
+    let mut count = PushedCount { queued, ..PushedCount::default() };
+    for bundle in &planned.plan.bundles {
+        match bundle.action {
+            Action::Unchanged => count.unchanged += 1,
+            Action::Stale | Action::Unbuildable => count.held += 1,
+            Action::Build | Action::Render | Action::Publish => count.work += 1,
+        }
+    }
+    count
+}
+
+async fn first_builds(engine: &Engine, builds: &BTreeSet<BuildNo>) -> Result<Vec<QueuedView>, No> {
+    let mut views = Vec::new();
+    for number in builds.iter().take(MOST_ROWS) {
+        if let Some(record) = engine.store().build(*number).await? {
+            let about = estimate(engine, &record).await?;
+            views.push(queued(engine, &record, about));
+        }
+    }
+    Ok(views)
 }

@@ -123,7 +123,7 @@ pub(super) async fn show(State(served): State<Served>, Path(number): Path<u64>) 
     let key = &record.order.key;
     let image = match &record.build.image {
         Some(image) => Some(image.clone()),
-        None => engine.store().served(&key.repository, &key.branch).await?.remove(&key.path).map(|served| served.image),
+        None => engine.store().served_of(key).await?.map(|served| served.image),
     };
     let image = match image {
         Some(image) => engine.store().image(image.as_str()).await?,

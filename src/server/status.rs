@@ -5,23 +5,28 @@ use axum::extract::State;
 
 use super::answer::No;
 use super::look::view;
-use super::wire::{BuildView, BundleView, DiskView, QueuedView, RepositoryView, StatusView, seconds};
+use super::wire::{BundleView, DiskView, QueuedView, RepositoryView, StatusView, seconds};
 use super::{Served, wire};
 use crate::domain::build::BuildState;
 use crate::engine::Engine;
+use crate::engine::memory::BuildRecord;
 use crate::engine::views::{BundleState, Standing};
+
+/// How long a queued build is likely to take is looked up for so many: those behind them wait too long for it to matter.
+const MOST_ESTIMATES: usize = 100;
 
 pub(super) async fn status(State(served): State<Served>) -> Result<Json<StatusView>, No> {
     let engine = &served.engine;
     let states = engine.bundle_states().await?;
     let mut problems: Vec<String> = engine.store().broken().into_iter().collect();
-    let driver = engine.driver().health().await.unwrap_or_else(|error| {
+    let health = engine.health().await;
+    let driver = health.driver.clone().unwrap_or_else(|error| {
         problems.push(format!("the driver {} does not work: {error}; {}", engine.policy().driver, error.help));
         format!("{} does not answer", engine.policy().driver)
     });
     // A sandbox that does not work is a warning: guests' steps run without it.
-    let sandbox = match engine.host().health().await {
-        Ok(works) => works,
+    let sandbox = match &health.sandbox {
+        Ok(works) => works.clone(),
         Err(error) => format!("does not work: {error}; {}", error.help),
     };
     let mut unfinished = (Vec::new(), Vec::new());
@@ -29,7 +34,11 @@ pub(super) async fn status(State(served): State<Served>) -> Result<Json<StatusVi
         if record.build.state == BuildState::Running {
             unfinished.0.push(view(engine, &record));
         } else {
-            unfinished.1.push(queued(engine, view(engine, &record), &record).await?);
+            let about = match unfinished.1.len() {
+                ..MOST_ESTIMATES => estimate(engine, &record).await?,
+                _ => None,
+            };
+            unfinished.1.push(queued(engine, &record, about));
         }
     }
     let space = engine.store().disk_space()?;
@@ -47,6 +56,7 @@ pub(super) async fn status(State(served): State<Served>) -> Result<Json<StatusVi
         queue: unfinished.1,
         driver,
         sandbox,
+        checked: health.at.0,
         slots: engine.policy().slots,
         disk: DiskView { free: space.free, total: space.total },
         repositories: repositories.collect(),
@@ -54,14 +64,15 @@ pub(super) async fn status(State(served): State<Served>) -> Result<Json<StatusVi
     }))
 }
 
-pub(super) async fn queued(
-    engine: &Engine,
-    build: BuildView,
-    record: &crate::engine::memory::BuildRecord,
-) -> Result<QueuedView, No> {
+/// A queued build, with what it waits for and the seconds it is likely to take.
+pub(super) fn queued(engine: &Engine, record: &BuildRecord, about: Option<f64>) -> QueuedView {
+    QueuedView { waits: engine.wait_reason(record.order.number), build: view(engine, record), about }
+}
+
+/// The seconds that a build is likely to take.
+pub(super) async fn estimate(engine: &Engine, record: &BuildRecord) -> Result<Option<f64>, No> {
     let key = &record.order.key;
-    let about = engine.estimate(&key.repository, &key.path, |_| true).await?.map(seconds);
-    Ok(QueuedView { waits: engine.wait_reason(record.order.number), build, about })
+    Ok(engine.estimate(&key.repository, &key.path, |_| true).await?.map(seconds))
 }
 
 /// One sentence a person could say aloud.

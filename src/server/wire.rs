@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::domain::build::{Failure, Moment};
 use crate::domain::image::Image;
 use crate::domain::path::RepoPath;
-use crate::domain::plan::Plan;
+use crate::domain::plan::{BundlePlan, Plan};
 use crate::engine::memory::{Artifact, BuildRecord, Delivery, TestCase};
 
 /// A plan.
@@ -60,29 +60,31 @@ pub struct StagePlanView {
 
 impl From<&Plan> for PlanView {
     fn from(plan: &Plan) -> Self {
-        let bundles = plan.bundles.iter().map(|bundle| BundlePlanView {
+        Self {
+            commit: plan.commit.to_string(),
+            base: plan.base.as_ref().map(ToString::to_string),
+            bundles: plan.bundles.iter().map(BundlePlanView::from).collect(),
+            removed: plan.removed.iter().map(ToString::to_string).collect(),
+        }
+    }
+}
+
+impl From<&BundlePlan> for BundlePlanView {
+    fn from(bundle: &BundlePlan) -> Self {
+        let stages = bundle.stages.iter().map(|stage| StagePlanView {
+            stage: stage.stage.word().to_owned(),
+            state: stage.state.word().to_owned(),
+            fingerprint: Some(stage.fingerprint.to_string()),
+            reason: stage.reason.clone().into_owned(),
+            differences: stage.differences.iter().map(ToString::to_string).collect(),
+        });
+        Self {
             bundle: bundle.bundle.to_string(),
             path_bytes: path_bytes(&bundle.bundle),
             action: bundle.action.word().to_owned(),
             canary: bundle.canary,
-            reason: bundle.reason.clone(),
-            stages: bundle
-                .stages
-                .iter()
-                .map(|stage| StagePlanView {
-                    stage: stage.stage.word().to_owned(),
-                    state: stage.state.word().to_owned(),
-                    fingerprint: Some(stage.fingerprint.to_string()),
-                    reason: stage.reason.clone(),
-                    differences: stage.differences.iter().map(ToString::to_string).collect(),
-                })
-                .collect(),
-        });
-        Self {
-            commit: plan.commit.to_string(),
-            base: plan.base.as_ref().map(ToString::to_string),
-            bundles: bundles.collect(),
-            removed: plan.removed.iter().map(ToString::to_string).collect(),
+            reason: bundle.reason.clone().into_owned(),
+            stages: stages.collect(),
         }
     }
 }
@@ -481,6 +483,8 @@ pub struct StatusView {
     pub driver: String,
     /// The sandbox, in one line.
     pub sandbox: String,
+    /// When driver and sandbox were last asked, in milliseconds since 1970.
+    pub checked: i64,
     /// Builds that may run at once.
     pub slots: usize,
     /// The disk below the state directory.
@@ -581,14 +585,29 @@ pub struct PushedPlan {
     pub tracked: bool,
     /// The first line of the commit's message.
     pub subject: String,
-    /// The plan.
+    /// The plan, with no more than the first bundles that are to be done or can't be; the whole one is at `/v1/plan`.
     pub plan: PlanView,
+    /// How many bundles and builds there are in all.
+    pub count: PushedCount,
     /// The faults of its pipelines, as a terminal shows them.
     pub faults: Vec<String>,
-    /// The builds of what it wants done: queued by it or just before.
+    /// The first builds of what it wants done: queued by it or just before.
     pub queued: Vec<QueuedView>,
     /// How long each bundle is likely to take, in seconds, where that is known.
     pub about: std::collections::BTreeMap<String, f64>,
+}
+
+/// How many there are in all, of what [`PushedPlan`] shows the first of.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PushedCount {
+    /// Bundles that are to be done.
+    pub work: usize,
+    /// Bundles that are stale or can't be built.
+    pub held: usize,
+    /// Bundles whose served image has these inputs.
+    pub unchanged: usize,
+    /// Builds of what is to be done.
+    pub queued: usize,
 }
 
 /// A build that is asked for.

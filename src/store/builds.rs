@@ -1,14 +1,16 @@
 //! Looking at builds.
 
+use std::collections::HashMap;
+
 use rusqlite::{Connection, OptionalExtension as _, Params, Row, Transaction};
 
 use super::Store;
 use super::error::{Fault, StoreError};
 use super::journal_shape::BuildJson;
 use super::shape::{Col, Json};
-use crate::domain::build::{Build, Order};
+use crate::domain::build::{Build, BuildState, Order};
 use crate::domain::bundle::BundleKey;
-use crate::domain::id::{BuildNo, RepoName};
+use crate::domain::id::{Branch, BuildNo, RepoName};
 use crate::domain::path::RepoPath;
 use crate::domain::pipeline::Stage;
 
@@ -21,6 +23,21 @@ pub struct BuildRecord {
     pub build: Build,
     /// How many lines its log has; `None` until the log is packed away.
     pub log_lines: Option<u64>,
+}
+
+/// An unfinished build, as far as a queue or a plan needs to know it. Thousands of them are read in milliseconds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OpenBuild {
+    /// Its number.
+    pub number: BuildNo,
+    /// What it builds.
+    pub key: BundleKey,
+    /// Whether it is queued or runs.
+    pub state: BuildState,
+    /// Whether it may publish.
+    pub tracked: bool,
+    /// The last stage that runs.
+    pub until: Option<Stage>,
 }
 
 /// Which builds to list, newest first.
@@ -66,6 +83,42 @@ impl Store {
         let work = |tx: &Transaction<'_>| query(tx, "WHERE build.state <> 'finished' ORDER BY build.number", []);
         self.db().read("list the unfinished builds", work).await
     }
+
+    /// The builds that are queued or running, oldest first, in short.
+    ///
+    /// # Errors
+    /// When the database can't be read.
+    pub async fn open_builds(&self) -> Result<Vec<OpenBuild>, StoreError> {
+        let work = |tx: &Transaction<'_>| {
+            let mut statement = tx.prepare_cached(
+                "SELECT build.number, bundle.repository, bundle.branch, bundle.path, build.state, build.tracked,
+                   build.until_stage
+                 FROM build JOIN bundle ON bundle.id = build.bundle
+                 WHERE build.state <> 'finished' ORDER BY build.number",
+            )?;
+            Ok(statement.query_map([], open_build)?.collect::<rusqlite::Result<_>>()?)
+        };
+        self.db().read("list the unfinished builds", work).await
+    }
+
+    /// The newest build of each bundle of a branch that ended and was not superseded. Quick however many builds there
+    /// were.
+    ///
+    /// # Errors
+    /// When the database can't be read.
+    pub async fn last_builds(
+        &self,
+        repository: &RepoName,
+        branch: &Branch,
+    ) -> Result<HashMap<RepoPath, BuildRecord>, StoreError> {
+        let (repository, branch) = (repository.clone(), branch.clone());
+        let work = move |tx: &Transaction<'_>| {
+            let which = "WHERE bundle.repository = ?1 AND bundle.branch = ?2 AND build.number = bundle.last_finished";
+            let records = query(tx, which, (Col(&repository), Col(&branch)))?;
+            Ok(records.into_iter().map(|record| (record.order.key.path.clone(), record)).collect())
+        };
+        self.db().read("list the last builds", work).await
+    }
 }
 
 pub(super) fn build_in(connection: &Connection, number: BuildNo) -> Result<Option<BuildRecord>, Fault> {
@@ -98,6 +151,14 @@ fn query(tx: &Transaction<'_>, which: &str, params: impl Params) -> Result<Vec<B
     let mut statement = tx.prepare_cached(&format!("{SELECT} {which}"))?;
     let records = statement.query_map(params, record)?.collect::<rusqlite::Result<_>>()?;
     Ok(records)
+}
+
+fn open_build(row: &Row<'_>) -> rusqlite::Result<OpenBuild> {
+    let (Col(number), Col(repository), Col(branch), Col(path)) = (row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?);
+    let until: Option<Col<Stage>> = row.get(6)?;
+    let Col(state) = row.get(4)?;
+    let key = BundleKey { repository, branch, path };
+    Ok(OpenBuild { number, key, state, tracked: row.get(5)?, until: until.map(|stage| stage.0) })
 }
 
 fn record(row: &Row<'_>) -> rusqlite::Result<BuildRecord> {

@@ -1,62 +1,17 @@
 //! What is known of each bundle: what serves it, its last builds, how long its stages take.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 
-use rusqlite::{OptionalExtension as _, Row, Transaction};
+use rusqlite::{OptionalExtension as _, Transaction};
 
 use super::Store;
 use super::error::{Fault, StoreError};
-use super::shape::{Col, Json, Word};
-use crate::domain::build::{BuildState, Moment, Outcome};
+use super::shape::Col;
+use crate::domain::build::Moment;
 use crate::domain::bundle::BundleKey;
-use crate::domain::id::{Branch, BuildNo, CommitId, Fingerprint, ImageId, RepoName};
+use crate::domain::id::{Branch, CommitId, ImageId, RepoName};
 use crate::domain::path::RepoPath;
 use crate::domain::pipeline::Stage;
-
-/// The image that serves a bundle.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Served {
-    /// The image.
-    pub image: ImageId,
-    /// The build that made it serve.
-    pub build: BuildNo,
-    /// The commit it serves for.
-    pub commit: CommitId,
-    /// Since when.
-    pub at: Moment,
-    /// The declared fingerprints it serves with.
-    pub stages: Vec<(Stage, Fingerprint)>,
-}
-
-/// A build in one line.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct BuildSummary {
-    /// Its number.
-    pub number: BuildNo,
-    /// Where it is.
-    pub state: BuildState,
-    /// How it ended.
-    pub outcome: Option<Outcome>,
-    /// When it got its number.
-    pub queued: Moment,
-    /// When it was first taken up.
-    pub started: Option<Moment>,
-    /// When it ended.
-    pub ended: Option<Moment>,
-    /// The image it left served.
-    pub image: Option<ImageId>,
-}
-
-/// A bundle's newest builds.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Latest {
-    /// The bundle.
-    pub path: RepoPath,
-    /// The newest.
-    pub last: BuildSummary,
-    /// The newest that ended and was not superseded.
-    pub finished: Option<BuildSummary>,
-}
 
 /// How long a stage takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -85,43 +40,6 @@ impl Store {
             Ok(statement.query_row([Col(&image)], |row| row.get::<_, Col<u64>>(0))?.0)
         };
         self.db().read("count what an image serves", work).await
-    }
-
-    /// What serves each bundle of a branch.
-    ///
-    /// # Errors
-    /// When the database can't be read.
-    pub async fn served(
-        &self,
-        repository: &RepoName,
-        branch: &Branch,
-    ) -> Result<HashMap<RepoPath, Served>, StoreError> {
-        let (repository, branch) = (repository.clone(), branch.clone());
-        let work = move |tx: &Transaction<'_>| {
-            let mut statement = tx.prepare_cached(
-                "SELECT bundle.path, served.image, served.build, served.commit_id, served.at, served.stages
-                 FROM served JOIN bundle ON bundle.id = served.bundle WHERE repository = ?1 AND branch = ?2",
-            )?;
-            let rows = statement.query_map((Col(&repository), Col(&branch)), served_row)?;
-            Ok(rows.collect::<rusqlite::Result<_>>()?)
-        };
-        self.db().read("read what is served", work).await
-    }
-
-    /// Nothing serves these bundles any more: they are gone from their branch, or the branch is.
-    ///
-    /// # Errors
-    /// When the database refuses.
-    pub async fn unserve(&self, keys: Vec<BundleKey>) -> Result<(), StoreError> {
-        let work = move |tx: &Transaction<'_>| {
-            for key in &keys {
-                if let Some(bundle) = find_bundle(tx, key)? {
-                    tx.prepare_cached("DELETE FROM served WHERE bundle = ?1")?.execute([bundle])?;
-                }
-            }
-            Ok(())
-        };
-        self.db().write("stop serving", work).await
     }
 
     /// The commit of a branch that was planned last, and when.
@@ -174,27 +92,6 @@ impl Store {
             Ok(())
         };
         self.db().write("forget a branch", work).await
-    }
-
-    /// The newest builds of each bundle of a branch, sorted by path. Quick however many builds there were.
-    ///
-    /// # Errors
-    /// When the database can't be read.
-    pub async fn latest_per_bundle(&self, repository: &RepoName, branch: &Branch) -> Result<Vec<Latest>, StoreError> {
-        let (repository, branch) = (repository.clone(), branch.clone());
-        let work = move |tx: &Transaction<'_>| {
-            let mut statement = tx.prepare_cached(
-                "SELECT bundle.path,
-                   l.number, l.state, l.outcome, l.queued, l.started, l.ended, l.image,
-                   f.number, f.state, f.outcome, f.queued, f.started, f.ended, f.image
-                 FROM bundle JOIN build l ON l.number = bundle.last_build
-                   LEFT JOIN build f ON f.number = bundle.last_finished
-                 WHERE bundle.repository = ?1 AND bundle.branch = ?2 ORDER BY bundle.path",
-            )?;
-            let rows = statement.query_map((Col(&repository), Col(&branch)), latest_row)?;
-            Ok(rows.collect::<rusqlite::Result<_>>()?)
-        };
-        self.db().read("list the latest builds", work).await
     }
 
     /// How long the stages of a bundle take, on whatever branch.
@@ -253,51 +150,4 @@ pub(super) fn bundle_id(tx: &Transaction<'_>, key: &BundleKey) -> Result<i64, Fa
         Col(&key.path),
     ))?;
     Ok(tx.last_insert_rowid())
-}
-
-pub(super) fn serve(
-    tx: &Transaction<'_>,
-    key: &BundleKey,
-    image: &ImageId,
-    build: BuildNo,
-    commit: &CommitId,
-    at: Moment,
-    stages: &[(Stage, Fingerprint)],
-) -> Result<(), Fault> {
-    let stages: Vec<_> = stages.iter().map(|(stage, print)| (Word(*stage), Word(*print))).collect();
-    tx.prepare_cached(
-        "INSERT OR REPLACE INTO served (bundle, image, build, commit_id, at, stages) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
-    )?
-    .execute((bundle_id(tx, key)?, Col(image), Col(build), Col(commit), at.0, Json(&stages)))?;
-    Ok(())
-}
-
-fn served_row(row: &Row<'_>) -> rusqlite::Result<(RepoPath, Served)> {
-    let (Col(path), Col(image), Col(build), Col(commit)) = (row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?);
-    let Json(stages) = row.get::<_, Json<Vec<(Word<Stage>, Word<Fingerprint>)>>>(5)?;
-    let stages = stages.into_iter().map(|(stage, print)| (stage.0, print.0)).collect();
-    Ok((path, Served { image, build, commit, at: Moment(row.get(4)?), stages }))
-}
-
-fn latest_row(row: &Row<'_>) -> rusqlite::Result<Latest> {
-    let Col(path) = row.get(0)?;
-    let finished: Option<i64> = row.get(8)?;
-    let finished = finished.map(|_| summary(row, 8)).transpose()?;
-    Ok(Latest { path, last: summary(row, 1)?, finished })
-}
-
-fn summary(row: &Row<'_>, first: usize) -> rusqlite::Result<BuildSummary> {
-    let (Col(number), Col(state)) = (row.get(first)?, row.get(first + 1)?);
-    let outcome: Option<Col<Outcome>> = row.get(first + 2)?;
-    let moment = |column: usize| row.get::<_, Option<i64>>(first + column).map(|at| at.map(Moment));
-    let image: Option<Col<ImageId>> = row.get(first + 6)?;
-    Ok(BuildSummary {
-        number,
-        state,
-        outcome: outcome.map(|outcome| outcome.0),
-        queued: moment(3)?.unwrap_or_default(),
-        started: moment(4)?,
-        ended: moment(5)?,
-        image: image.map(|image| image.0),
-    })
 }

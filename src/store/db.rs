@@ -59,17 +59,29 @@ impl Db {
         what: &'static str,
         work: impl FnOnce(&Transaction<'_>) -> Result<T, Fault> + Send + 'static,
     ) -> Result<T, StoreError> {
+        self.write_then(what, work, || {}).await
+    }
+
+    /// [`Db::write`], and something to do once it is committed: before anybody is told, and even if nobody waits.
+    pub(super) async fn write_then<T: Send + 'static>(
+        &self,
+        what: &'static str,
+        work: impl FnOnce(&Transaction<'_>) -> Result<T, Fault> + Send + 'static,
+        then: impl FnOnce() + Send + 'static,
+    ) -> Result<T, StoreError> {
         let health = Arc::clone(&self.health);
         let job = move |connection: &mut Connection| {
             health.check()?;
-            transact(connection, TransactionBehavior::Immediate, what, work).map_err(|fault| {
+            let done = transact(connection, TransactionBehavior::Immediate, what, work).map_err(|fault| {
                 if let Fault::Sql(error) = &fault
                     && leaves_doubt(error)
                 {
                     health.fail(format!("the database failed to {what}: {error}"));
                 }
                 fault.during(what)
-            })
+            })?;
+            then();
+            Ok(done)
         };
         self.writer.run(what, job).await
     }

@@ -1,15 +1,17 @@
 //! The journal: events are folded by [`Build::apply`], and what is written besides goes into the same transaction.
 
+use std::sync::Arc;
+
 use rusqlite::{Connection, OptionalExtension as _, Row, Transaction};
 
 use super::Store;
 use super::artifacts::{Artifact, insert_artifact};
-use super::bundles::serve;
 use super::error::{Fault, StoreError};
 use super::failures;
 use super::images::{amend_image, insert_image, set_state};
 use super::journal_shape::{BuildJson, EVENT_VERSION, EventJson};
 use super::results::{Payload, StageResult, insert_result, move_result};
+use super::served::serve;
 use super::shape::{Col, Json};
 use super::test_cases::{TestCase, insert_cases};
 use crate::domain::build::{Build, BuildState, Event, Moment, Outcome, StageProgress};
@@ -107,13 +109,20 @@ impl Store {
                 return Err(StoreError::refused(what, why));
             }
         }
+        let serves = records.iter().any(|record| matches!(record, Record::Serve { .. }));
         let work = move |tx: &Transaction<'_>| {
             let mut open = Open::load(tx, build)?;
             open.write(tx, at, &event)?;
             records.iter().try_for_each(|record| open.record(tx, at, record))?;
             Ok(open.build)
         };
-        let state = self.db().write("write to a journal", work).await?;
+        let memory = Arc::clone(&self.inner.served);
+        let after = move || {
+            if serves {
+                memory.forget();
+            }
+        };
+        let state = self.db().write_then("write to a journal", work, after).await?;
         if state.state == BuildState::Finished {
             self.inner.logs.end(build);
         }

@@ -32,6 +32,7 @@ mod log_text;
 mod logs;
 mod migrations;
 mod results;
+mod served;
 mod shape;
 mod test_cases;
 mod verify;
@@ -51,8 +52,8 @@ use crate::domain::id::BuildNo;
 
 pub use artifacts::Artifact;
 pub use blobs::{Blob, BlobList, BlobWriter, Blobs, VerifiedReader};
-pub use builds::{BuildFilter, BuildRecord};
-pub use bundles::{BuildSummary, Durations, Latest, Served, StageTime};
+pub use builds::{BuildFilter, BuildRecord, OpenBuild};
+pub use bundles::{Durations, StageTime};
 pub use deliveries::Delivery;
 pub use enqueue::{Enqueue, NewBuild};
 pub use error::StoreError;
@@ -61,12 +62,14 @@ pub use images::ImageRecord;
 pub use journal::{JournalEntry, Record};
 pub use logs::{LogFollower, LogLimits, LogLine, LogPage, LogWriter};
 pub use results::{Output, Payload, ResultNo, StageResult};
+pub use served::Served;
 pub use test_cases::{CaseOutcome, TestCase};
 pub use verify::{Problem, Report};
 
 use db::Db;
 use health::Health;
 use logs::Logs;
+use served::ServedMemory;
 
 /// Everything the factory remembers. Clones share one database and one lock; the last one dropped closes it.
 #[derive(Clone, Debug)]
@@ -81,6 +84,7 @@ struct Inner {
     blobs: Blobs,
     logs: Logs,
     health: Arc<Health>,
+    served: Arc<ServedMemory>,
     directory: PathBuf,
     opening: Option<Report>,
     /// Two collections at once would not see what the other spares.
@@ -130,6 +134,7 @@ impl Store {
                 blobs,
                 logs,
                 health,
+                served: Arc::default(),
                 directory,
                 opening,
                 collecting: Mutex::default(),

@@ -5,7 +5,6 @@ mod fixture;
 use std::collections::HashSet;
 use std::fs;
 use std::io;
-use std::sync::Arc;
 
 use rusqlite::Connection;
 
@@ -97,10 +96,12 @@ async fn a_newer_plan_supersedes_what_is_queued_and_nothing_else() {
     assert_eq!((old.outcome, old.reason.as_str()), (Some(Outcome::Superseded), "superseded by a newer push"));
     let other = fixture.store.build(running).await.expect("read").expect("there").build;
     assert_eq!(other.state, BuildState::Running);
-    let latest = fixture.store.latest_per_bundle(&factory(), &"main".into()).await.expect("read");
-    let seen: Vec<_> = latest.iter().map(|latest| (latest.path.to_string(), latest.last.number.0)).collect();
-    assert_eq!(seen, [("images/a".to_owned(), 3), ("images/b".to_owned(), 1)]);
-    assert!(latest.iter().all(|latest| latest.finished.is_none()), "a superseded build is no last result");
+    let last = fixture.store.last_builds(&factory(), &"main".into()).await.expect("read");
+    assert!(last.is_empty(), "a superseded build is no last result");
+    let open = fixture.store.open_builds().await.expect("read");
+    let seen: Vec<_> = open.iter().map(|open| (open.number.0, open.key.path.to_string(), open.state)).collect();
+    let expected = [(1, "images/b".to_owned(), BuildState::Running), (3, "images/a".to_owned(), BuildState::Queued)];
+    assert_eq!(seen, expected);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -233,11 +234,17 @@ async fn an_image_serves_until_its_bundle_is_gone_and_can_t_be_removed_before() 
         Record::Result(result(number, Stage::Snapshot, print("snapshot 1"), snapshot)),
         serve("0aaa-1"),
     ];
+    let before = fixture.store.served_prints(&factory(), &"main".into()).await.expect("read");
+    assert!(before.is_empty(), "nothing is served yet");
     fixture.provision(number, "1", StageEnd::Passed, records).await;
     fixture.append(number, 1500, Event::Served(first.id.clone())).await;
     fixture.finish(number, Outcome::Passed).await;
 
     let store = &fixture.store;
+    let prints = store.served_prints(&factory(), &"main".into()).await.expect("read");
+    assert_eq!(prints[&key("images/a").path], stages, "and not what was remembered before");
+    assert_eq!(store.served_of(&key("images/a")).await.expect("read").map(|served| served.build), Some(number));
+    assert_eq!(store.served_of(&key("images/b")).await.expect("read"), None);
     let served = store.served(&factory(), &"main".into()).await.expect("read");
     let expected = Served { image: first.id.clone(), build: number, commit: "feed".into(), at: Moment(1020), stages };
     assert_eq!(served[&key("images/a").path], expected);
@@ -246,13 +253,14 @@ async fn an_image_serves_until_its_bundle_is_gone_and_can_t_be_removed_before() 
     assert!(matches!(store.image("0aaa").await, Err(StoreError::Ambiguous { .. })));
     assert_eq!(store.image("%").await.expect("read"), None);
     assert_eq!(store.images_named("debian-nginx").await.expect("read").len(), 2);
-    let latest = store.latest_per_bundle(&factory(), &"main".into()).await.expect("read");
-    assert_eq!(latest[0].finished.as_ref().and_then(|build| build.image.clone()), Some(first.id.clone()));
+    let last = store.last_builds(&factory(), &"main".into()).await.expect("read");
+    assert_eq!(last[&key("images/a").path].build.image, Some(first.id.clone()));
 
     assert!(matches!(store.remove_image(&first.id).await, Err(StoreError::Refused { .. })), "served");
     store.pin(&second.id).await.expect("pinned");
     assert!(matches!(store.remove_image(&second.id).await, Err(StoreError::Refused { .. })), "pinned");
     store.unserve(vec![key("images/a")]).await.expect("no longer served");
+    assert!(store.served_prints(&factory(), &"main".into()).await.expect("read").is_empty());
     store.remove_image(&first.id).await.expect("removed");
     store.remove_image(&first.id).await.expect("removing twice is success");
     assert!(store.all_results().await.expect("read").is_empty(), "the result was this image");
@@ -586,7 +594,7 @@ async fn status_stays_quick_with_a_long_history() {
         "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 20000)
          INSERT INTO build (bundle, commit_id, reason, asked_by, no_cache, tracked, stages, fold, state, outcome, queued)
          SELECT 1 + i % 50, 'c', 'r', 'push', 0, 1, '[]', '{}', 'finished', 'passed', 1 FROM n;
-         UPDATE bundle SET last_build = (SELECT max(number) FROM build WHERE bundle = bundle.id)",
+         UPDATE bundle SET last_finished = (SELECT max(number) FROM build WHERE bundle = bundle.id)",
     );
     let plan = |sql: &str| -> String {
         let connection = Connection::open(state.join("factory.db")).expect("opens");
@@ -594,13 +602,13 @@ async fn status_stays_quick_with_a_long_history() {
         let rows = statement.query_map([], |row| row.get::<_, String>(3)).expect("explained");
         rows.map(|row| row.expect("read")).collect::<Vec<_>>().join("\n")
     };
-    let latest = plan(
-        "SELECT l.state FROM bundle JOIN build l ON l.number = bundle.last_build
-         WHERE bundle.repository = 'factory' AND bundle.branch = 'main' ORDER BY bundle.path",
+    let last = plan(
+        "SELECT build.fold FROM build JOIN bundle ON bundle.id = build.bundle LEFT JOIN log ON log.build = build.number
+         WHERE bundle.repository = 'factory' AND bundle.branch = 'main' AND build.number = bundle.last_finished",
     );
-    assert!(!latest.contains("SCAN"), "{latest}");
+    assert!(!last.contains("SCAN") && last.starts_with("SEARCH bundle"), "{last}");
     let unfinished = plan("SELECT number FROM build WHERE state <> 'finished' ORDER BY number");
     assert!(unfinished.contains("build_unfinished"), "{unfinished}");
-    let store = Arc::new(Store::open(&state).expect("opens"));
-    assert_eq!(store.latest_per_bundle(&factory(), &"main".into()).await.expect("read").len(), 50);
+    let store = Store::open(&state).expect("opens");
+    assert_eq!(store.open_builds().await.expect("read").len(), 50);
 }

@@ -388,7 +388,7 @@ impl Factory {
     pub(crate) fn why(&self, bundle: &str) -> String {
         let planned = self.planned.iter().find(|planned| planned.branch.as_str() == "main");
         let found = planned.and_then(|planned| planned.plan.bundles.iter().find(|plan| plan.bundle == path(bundle)));
-        found.map_or_else(|| "no such bundle".to_owned(), |plan| plan.reason.clone())
+        found.map_or_else(|| "no such bundle".to_owned(), |plan| plan.reason.to_string())
     }
 
     /// How many builds were queued by the last planning.

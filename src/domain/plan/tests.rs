@@ -48,7 +48,7 @@ fn after(builds: &[&str]) -> Facts {
     for build in builds {
         let made = made(build);
         facts.kept.extend(made.prints().into_iter().map(|(_, print)| (print, Kept::Usable)));
-        facts.served.insert(made.path.clone(), made.prints());
+        Arc::make_mut(&mut facts.served).insert(made.path.clone(), made.prints());
         facts.last.insert(made.path.clone(), made.stages.into_iter().map(|(stage, _, own)| (stage, own)).collect());
     }
     facts

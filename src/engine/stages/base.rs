@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use super::super::failure::Stop;
 use super::super::runner::Run;
 use crate::blocking;
+use crate::domain::bundle::BundleKey;
 use crate::domain::id::{Fingerprint, ImageId};
 use crate::domain::image::{Image, ImageState};
 use crate::domain::inputs::Input;
@@ -108,8 +109,9 @@ async fn of_bundle(run: &Run, bundle: &RepoPath, disk: Fingerprint) -> Result<Ba
     let key = &run.order.key;
     let head = if run.order.tracked { None } else { run.engine.tips(&key.repository).await?.1 };
     let branch = head.as_ref().unwrap_or(&key.branch);
-    let mut served = run.engine.store().served(&key.repository, branch).await?;
-    let image = match served.remove(bundle).filter(|served| served.stages.iter().any(|(_, print)| *print == disk)) {
+    let base = BundleKey { repository: key.repository.clone(), branch: branch.clone(), path: bundle.clone() };
+    let served = run.engine.store().served_of(&base).await?;
+    let image = match served.filter(|served| served.stages.iter().any(|(_, print)| *print == disk)) {
         Some(served) => by_id(run, &served.image).await?,
         None => None,
     };

@@ -71,8 +71,8 @@ pub(in crate::engine) async fn serve_kept(run: &mut Run) -> Result<(), Stop> {
 
 /// Refuses to publish what is no longer wanted.
 fn check_newest(run: &Run) -> Result<(), Stop> {
-    let wanted = run.engine.wanted().get(&run.order.key).map(|wanted| wanted.stages.clone());
-    if wanted.as_ref() == Some(&prints(&run.buildable)) {
+    let wanted = run.engine.wanted(&run.order.key);
+    if wanted.is_some_and(|wanted| wanted.prints().eq(run.buildable.prints())) {
         return Ok(());
     }
     Err(Stop::Superseded("a newer commit changed its inputs before it was published".to_owned()))
@@ -95,7 +95,7 @@ fn disk_print(run: &Run) -> Result<Fingerprint, Stop> {
 async fn same_disk(run: &Run, disk: Fingerprint) -> Result<Option<(Image, Prints)>, Stop> {
     let key = &run.order.key;
     let store = run.engine.store();
-    let Some(served) = store.served(&key.repository, &key.branch).await?.remove(&key.path) else { return Ok(None) };
+    let Some(served) = store.served_of(key).await? else { return Ok(None) };
     let Some(image) = by_id(run, &served.image).await? else { return Ok(None) };
     let is_alone = store.serving(&image.id).await? == 1;
     let is_same = image.lineage.disk == disk && image.state == ImageState::Published && is_alone;
