@@ -89,7 +89,7 @@ async fn run(settings: Settings) -> Result<()> {
     });
     watch(&parts.paths, &surroundings, hints, &mut tasks);
     tasks.spawn("care", care(engine.clone(), stop.clone()));
-    tasks.spawn("watchdog", watchdog(engine.clone(), stop.clone()));
+    tasks.spawn("watchdog", watchdog(engine.clone(), settings.server.socket.clone(), stop.clone()));
 
     systemd::ready();
     info!(socket = %settings.server.socket.display(), "ready");
@@ -179,15 +179,21 @@ async fn care(engine: Engine, stop: CancellationToken) -> Result<()> {
     }
 }
 
-/// Tells systemd that we live, by asking the database: a daemon that can't answer that is dead, whatever else runs.
-async fn watchdog(engine: Engine, stop: CancellationToken) -> Result<()> {
+/// Tells systemd that we live, after a look at what must: whoever can't plan, journal or answer is dead, whatever else
+/// runs.
+async fn watchdog(engine: Engine, socket: PathBuf, stop: CancellationToken) -> Result<()> {
     let every = systemd::watchdog_interval().unwrap_or(Duration::from_secs(10));
     let mut changes = engine.changes();
     loop {
         changes.mark_unchanged();
-        let open = engine.store().open_builds().await?;
-        systemd::alive();
-        systemd::status(&sentence(&open));
+        match tokio::time::timeout(every, look(&engine, &socket)).await {
+            Ok(Ok(sentence)) => {
+                systemd::alive();
+                systemd::status(&sentence);
+            }
+            Ok(Err(error)) => warn!(%error, "the watchdog is told nothing"),
+            Err(_) => warn!("the watchdog is told nothing: the database or the socket does not answer"),
+        }
         // Builds change many things a second; a sentence that nobody could read needs no writing.
         let changed = async {
             tokio::time::sleep(SENTENCE.min(every)).await;
@@ -199,6 +205,16 @@ async fn watchdog(engine: Engine, stop: CancellationToken) -> Result<()> {
             _ = changed => {}
         }
     }
+}
+
+/// Looks at the database's threads, the scheduler's loop and the socket.
+async fn look(engine: &Engine, socket: &Path) -> Result<String> {
+    engine.store().ping().await?;
+    if !engine.is_scheduling() {
+        return Err(anyhow!("the scheduler stands still"));
+    }
+    server::answers(socket).await.with_context(|| format!("{} does not answer", socket.display()))?;
+    Ok(sentence(&engine.store().open_builds().await?))
 }
 
 fn sentence(unfinished: &[crate::store::OpenBuild]) -> String {

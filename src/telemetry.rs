@@ -25,11 +25,10 @@
 //! | `program`, `pid`, `exit` | a child process: its name, its id, how it ended |
 //! | `path`, `bytes` | a file; a size |
 //! | `elapsed` | how long it took, in seconds |
-//! | `uid`, `request` | who asked over the socket, and what: method and path |
+//! | `by`, `request`, `status` | who asked over the socket, what (method and path), and the answer's status |
 //! | `error` | the error with its causes, `: ` between them |
 //!
-//! Spans: `build` (fields `build`, `bundle`) around a build, `stage` (`stage`) within it, `request` around a call of the
-//! API. Secrets are of a type that does not print.
+//! The span `build` (field `build`) stands around a build. Secrets are of a type that does not print.
 
 use std::fmt;
 use std::io::{IsTerminal as _, stderr};

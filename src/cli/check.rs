@@ -6,9 +6,9 @@ use std::path::PathBuf;
 use clap::Args;
 use serde::Serialize;
 
+use super::plan::repository_name;
 use super::text::{Style, plural};
 use super::{Context, Failure};
-use crate::domain::id::RepoName;
 use crate::domain::pipeline::{Action, Pipeline, Stage, Step};
 use crate::manifest::directory::Directory;
 use crate::manifest::fault::Fault;
@@ -76,8 +76,7 @@ pub(super) fn run(context: &Context, options: &Options) -> Result<(), Failure> {
             .help("name the repository's directory: factoryd check DIR")
     };
     let tree = Directory::open(&options.directory).map_err(|error| cant(&error))?;
-    let name = options.directory.canonicalize().map_err(|error| cant(&error))?;
-    let name = RepoName::new(name.file_name().unwrap_or_default().to_string_lossy());
+    let name = repository_name(&options.directory);
     let reading = read(&tree, &name, &Cache::default()).map_err(|error| cant(&error))?;
     let view = CheckView {
         bundles: reading.bundles.iter().map(bundle_check).collect(),

@@ -11,7 +11,7 @@ use std::time::Duration;
 use clap::Subcommand;
 
 use super::client::Client;
-use super::plan::short;
+use super::plan::{repository_name, short};
 use super::text::{self, Style, plural};
 use super::{Failure, say, wait_for};
 use crate::server::wire::{Hint, HintAnswer, PushedPlan};
@@ -31,7 +31,8 @@ pub(super) fn run(hook: &Hook, socket: &Path) -> Result<(), Failure> {
     // Git closes its end; what can't be read is found by the poll.
     let _ = std::io::stdin().take(1 << 20).read_to_string(&mut updates);
     let updates: Vec<String> = updates.lines().map(str::to_owned).collect();
-    let hint = Hint { repository: repository_name(), kind: "push".to_owned(), updates };
+    // Git runs the hook in the repository's own directory.
+    let hint = Hint { repository: repository_name(Path::new(".")).to_string(), kind: "push".to_owned(), updates };
     let client = Client::new(socket);
     let asked = wait_for(async {
         match tokio::time::timeout(PATIENCE, client.post::<HintAnswer>("/v1/hint", &hint)).await {
@@ -47,13 +48,6 @@ pub(super) fn run(hook: &Hook, socket: &Path) -> Result<(), Failure> {
         Err(failure) => format!("factoryd can't plan this push:\n{failure}"),
     };
     say(&Style::of_push().shown(&said))
-}
-
-/// The repository that git runs the hook in: the name of its directory.
-fn repository_name() -> String {
-    let directory = std::env::current_dir().unwrap_or_default();
-    let name = directory.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    name.strip_suffix(".git").unwrap_or(&name).to_owned()
 }
 
 fn describe(answer: &HintAnswer) -> String {

@@ -1,20 +1,22 @@
 //! `factoryd plan`: what would be built, and why. With `--repo` it asks no daemon and writes nothing.
 
 use std::fmt::Write as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 
 use super::client::escape;
 use super::text::{self, Style, plural};
 use super::{Context, Failure};
-use crate::domain::id::RepoName;
+use crate::domain::id::{CommitId, RepoName};
 use crate::domain::plan::{Facts, plan};
+use crate::domain::range::Range;
+use crate::domain::tree::TreeError;
 use crate::manifest::fault::Fault;
 use crate::manifest::reading::Reading;
 use crate::manifest::{Cache, read};
 use crate::server::wire::{BundlePlanView, PlanView};
-use crate::source::trees;
+use crate::source::trees::{self, OpenError};
 
 #[derive(Debug, Args)]
 pub(super) struct Options {
@@ -43,33 +45,52 @@ pub(super) async fn online(context: &Context, options: &Options) -> Result<(), F
 
 pub(super) fn offline(context: &Context, options: &Options) -> Result<(), Failure> {
     let directory = options.repo.clone().unwrap_or_default();
-    let revision = options.revision.as_deref().unwrap_or("HEAD");
-    let (from, to) = match revision.split_once("..") {
-        Some((from, to)) => (Some(from), if to.is_empty() { "HEAD" } else { to }),
-        None => (None, revision),
+    let revision = options.revision.as_deref().unwrap_or_default();
+    let (from, to) = match Range::parse(revision) {
+        Some(Range::Between { base, tip }) => (base, tip),
+        Some(Range::Commit(tip)) => (None, tip),
+        None => return Err(Failure::usage(format!("{revision} is no range")).help("write A..B")),
     };
-    let cache = Cache::default();
-    let read_at = |revision: &str| -> Result<(crate::domain::id::CommitId, Reading), Failure> {
-        let (commit, tree) = trees::open(&directory, revision).map_err(|error| {
-            Failure::failed(error.to_string()).help("name a branch, tag or commit of a git repository")
-        })?;
-        let name = RepoName::new(directory.file_name().unwrap_or_default().to_string_lossy());
-        let reading = read(&tree, &name, &cache).map_err(|error| Failure::failed(error.to_string()))?;
-        Ok((commit, reading))
+    let (name, cache) = (repository_name(&directory), Cache::default());
+    let read_at = |revision: &str| -> Result<(CommitId, Reading), Unread> {
+        let (commit, tree) = trees::open(&directory, revision)?;
+        Ok((commit, read(&tree, &name, &cache)?))
     };
-    // The null commit, as git names what was not there before a first push, is an unknown base: everything is new.
-    let unknown = |revision: &str| revision.is_empty() || revision.bytes().all(|byte| byte == b'0');
-    let (base, facts) = match from.filter(|from| !unknown(from)) {
-        Some(from) => {
-            let (commit, reading) = read_at(from)?;
-            (Some(commit), reading.as_built())
+    let (base, facts) = match from.map(read_at) {
+        Some(Ok((commit, reading))) => (Some(commit), reading.as_built()),
+        Some(Err(Unread::Open(OpenError::Revision { revision, .. }))) => {
+            eprintln!("note: {revision} names no commit here, so everything counts as new");
+            (None, Facts::default())
         }
+        Some(Err(error)) => return Err(error.into()),
         None => (None, Facts::default()),
     };
     let (commit, reading) = read_at(to)?;
     tell_faults(&reading.faults);
     let view = PlanView::from(&plan(commit, base, &reading.candidates(), &facts));
     context.print(&view, describe)
+}
+
+/// Why a commit can't be planned.
+#[derive(Debug, thiserror::Error)]
+enum Unread {
+    #[error("{0}")]
+    Open(#[from] OpenError),
+    #[error("{0}")]
+    Tree(#[from] TreeError),
+}
+
+impl From<Unread> for Failure {
+    fn from(error: Unread) -> Self {
+        Self::failed(error.to_string()).help("name a branch, tag or commit of a git repository")
+    }
+}
+
+/// The name of a repository by its directory, however that was written.
+pub(super) fn repository_name(directory: &Path) -> RepoName {
+    let whole = directory.canonicalize().unwrap_or_else(|_| directory.to_owned());
+    let name = whole.file_name().unwrap_or_default().to_string_lossy();
+    RepoName::new(name.strip_suffix(".git").unwrap_or(&name))
 }
 
 fn tell_faults(faults: &[Fault]) {

@@ -11,6 +11,7 @@
 pub mod care;
 pub mod diagnose;
 mod failure;
+mod grants;
 mod health;
 pub mod junit;
 mod log;
@@ -102,6 +103,8 @@ struct Shared {
     health: tokio::sync::Mutex<Option<Arc<Health>>>,
     /// Held while they are asked behind somebody's back.
     asking: tokio::sync::Mutex<()>,
+    /// When the scheduler last looked at the queue.
+    looked: Mutex<Instant>,
     /// Wakes the scheduler.
     wake: Notify,
     /// Counts whatever changed, for those who follow.
@@ -188,6 +191,7 @@ impl Engine {
                 draining: CancellationToken::new(),
                 health: tokio::sync::Mutex::default(),
                 asking: tokio::sync::Mutex::default(),
+                looked: Mutex::new(Instant::now()),
                 wake: Notify::new(),
                 changes: watch::Sender::new(0),
             }),

@@ -144,10 +144,11 @@ impl Engine {
                 Err(error) => failed.push((tip.branch.clone(), error)),
             }
         }
-        // A deleted HEAD is tracked no more, so those that were are looked at too.
-        let mut gone: BTreeSet<Branch> = self.store().planned_branches(repository).await?.into_iter().collect();
-        gone.extend(tracked);
-        for branch in gone.iter().filter(|branch| !tips.iter().any(|tip| tip.branch == **branch)) {
+        // A branch that is tracked no more is served no more, whether it is there or not.
+        let mut before: BTreeSet<Branch> = self.store().planned_branches(repository).await?.into_iter().collect();
+        before.extend(tracked.iter().cloned());
+        let is_served = |branch: &Branch| tracked.contains(branch) && tips.iter().any(|tip| tip.branch == *branch);
+        for branch in before.iter().filter(|branch| !is_served(branch)) {
             self.retire_branch(repository, branch).await?;
         }
         unpoisoned(&self.shared.planned).insert(repository.clone(), (heads, Instant::now()));
@@ -178,17 +179,23 @@ impl Engine {
         })
     }
 
-    /// The plan from one revision to another, as if every bundle of the first had been built; creates nothing.
+    /// The plan from one revision to another, as if every bundle of the first had been built; creates nothing. Where the
+    /// first names no commit, a deleted branch say, everything is new.
     ///
     /// # Errors
-    /// When a revision does not exist, or something can't be read.
-    pub async fn plan_range(&self, repository: &RepoName, from: &str, to: &str) -> Result<Planned, PlanError> {
-        let base = self.resolve(repository, from).await?;
-        let before = self.read(repository, base).await?;
+    /// When the second revision does not exist, or something can't be read.
+    pub async fn plan_range(&self, repository: &RepoName, from: Option<&str>, to: &str) -> Result<Planned, PlanError> {
+        let base = match from {
+            Some(from) => self.resolve(repository, from).await.ok(),
+            None => None,
+        };
+        let facts = match &base {
+            Some(base) => self.read(repository, base.clone()).await?.reading.as_built(),
+            None => Facts::default(),
+        };
         let commit = self.resolve(repository, to).await?;
         let read = self.read(repository, commit).await?;
-        let plan =
-            plan(read.commit.clone(), Some(before.commit), &read.reading.candidates(), &before.reading.as_built());
+        let plan = plan(read.commit.clone(), base, &read.reading.candidates(), &facts);
         Ok(Planned {
             repository: repository.clone(),
             branch: Branch::from(to),
@@ -419,7 +426,7 @@ impl Engine {
         drop(before);
     }
 
-    /// A tracked branch that is gone: its queued builds end superseded and nothing of it is served any more.
+    /// A branch that is gone or tracked no more: its queued builds end superseded and nothing of it is served any more.
     async fn retire_branch(&self, repository: &RepoName, branch: &Branch) -> Result<(), StoreError> {
         let served = self.store().served(repository, branch).await?;
         let active = self.active(repository, branch).await?;

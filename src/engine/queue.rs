@@ -48,6 +48,8 @@ pub struct Capacity {
     pub running: BTreeMap<BuildNo, BundleKey>,
     /// Bytes of memory that machines may still take; `None` is no limit.
     pub memory: Option<u64>,
+    /// Why nothing can be written down any more; `None` while all is well.
+    pub broken: Option<String>,
     /// Bytes free on the disk.
     pub disk_free: u64,
     /// Bytes that must be free for a build to start.
@@ -95,6 +97,9 @@ fn obstacle(
 ) -> Option<String> {
     if capacity.draining {
         return Some("for the daemon to start again".to_owned());
+    }
+    if let Some(why) = &capacity.broken {
+        return Some(format!("for the store, which takes no writes: {why}"));
     }
     if let Some(other) = busy.get(&build.key) {
         return Some(format!("for {other} of the same bundle"));
@@ -148,7 +153,15 @@ mod tests {
 
     fn capacity(slots: usize, running: &[(u64, &str)]) -> Capacity {
         let running = running.iter().map(|(number, path)| (BuildNo(*number), key(path))).collect();
-        Capacity { slots, running, memory: None, disk_free: 10 << 30, disk_needed: 1 << 30, draining: false }
+        Capacity {
+            slots,
+            running,
+            memory: None,
+            broken: None,
+            disk_free: 10 << 30,
+            disk_needed: 1 << 30,
+            draining: false,
+        }
     }
 
     fn said(waiting: &[Waiting], capacity: &Capacity) -> Vec<String> {
@@ -202,6 +215,15 @@ mod tests {
         );
         capacity.memory = Some(1 << 30);
         assert_eq!(said(&waiting[..1], &capacity), ["#1 starts"], "alone, it has what there is");
+    }
+
+    #[test]
+    fn nothing_starts_that_could_not_be_written_down() {
+        let capacity = Capacity { broken: Some("the disk failed".into()), ..capacity(9, &[]) };
+        assert_eq!(
+            said(&[waiting(1, "a")], &capacity),
+            ["#1 waits for the store, which takes no writes: the disk failed"]
+        );
     }
 
     #[test]

@@ -25,13 +25,25 @@ const ATTEMPTS: u32 = 3;
 pub async fn recover(engine: &Engine) -> Result<(), StoreError> {
     let unfinished = engine.store().unfinished().await?;
     for record in &unfinished {
-        if record.build.state == BuildState::Running {
+        if !engine.has_repository(&record.order.key.repository) {
+            let reason = format!("{} is no longer in the configuration", record.order.key.repository);
+            release(engine, record).await;
+            end(engine, record, StageEnd::Cancelled, Outcome::Superseded, None, reason).await?;
+        } else if record.build.state == BuildState::Running {
             recover_build(engine, record).await?;
         }
     }
     sweep(engine).await;
     engine.wake();
     Ok(())
+}
+
+/// Sends on a build that nobody runs although its journal says that it runs.
+pub(super) async fn recover_one(engine: &Engine, build: BuildNo) -> Result<(), StoreError> {
+    match engine.store().build(build).await? {
+        Some(record) if record.build.state == BuildState::Running => recover_build(engine, &record).await,
+        _ => Ok(()),
+    }
 }
 
 async fn recover_build(engine: &Engine, record: &BuildRecord) -> Result<(), StoreError> {
@@ -51,7 +63,10 @@ async fn recover_build(engine: &Engine, record: &BuildRecord) -> Result<(), Stor
         stage: record.build.current().map(|(stage, _)| stage),
         step: None,
         line: None,
-        message: format!("the daemon died {} times while this build ran", record.build.attempt),
+        message: format!(
+            "the build was broken off {} times: the daemon died, or could not write",
+            record.build.attempt
+        ),
         help: format!("look at the daemon's own log, then factoryd retry {}", number.0),
     };
     end(engine, record, StageEnd::Failed, Outcome::Failed, Some(failure), String::new()).await

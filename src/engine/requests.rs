@@ -126,12 +126,13 @@ impl Engine {
             }
             _ => Event::CancelAsked { by: by.to_owned() },
         };
-        self.asked_for(number, event).await?;
+        let asked = self.asked_for(number, event).await;
+        // Also where that can't be written down: what fills the disk must be stopped.
         if let Some(running) = self.running().get(&number) {
             running.cancel.cancel();
         }
         self.wake();
-        Ok(())
+        asked
     }
 
     /// Journals what somebody asked for; that it can't follow means that the build ended meanwhile.
@@ -147,6 +148,7 @@ impl Engine {
     /// # Errors
     /// When there is no such build, or it has not ended.
     pub async fn retry(&self, number: BuildNo, from: Option<Stage>, by: &str) -> Result<Order, RequestError> {
+        let _one_at_a_time = self.shared.planning.lock().await;
         let record = self.known_build(number).await?;
         if record.build.state != BuildState::Finished {
             return Err(RequestError::Conflict(format!("{number} has not ended; cancel it first")));

@@ -4,18 +4,19 @@
 //! is released, scratch is removed, the build's files are archived, and the last event says how it ended. When the journal
 //! itself can't be written, the build stops where it is: the next start of the daemon finds it unfinished.
 
+mod prepare;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use tokio::sync::OwnedMutexGuard;
-use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
-use super::failure::{Problem, Stop};
+use super::failure::Stop;
+use super::grants::Grants;
 use super::log::StepLog;
-use super::planner::scratch_of;
 use super::ports::{Driver, Machine, Wait};
 use super::stages;
 use super::{Engine, Stopped};
@@ -27,7 +28,6 @@ use crate::domain::image::Image;
 use crate::domain::inputs;
 use crate::domain::path::RepoPath;
 use crate::domain::pipeline::Stage;
-use crate::domain::plan::{StagePlan, StageState};
 use crate::domain::value::Value;
 use crate::manifest::reading::{Buildable, StageInputs};
 use crate::store::{Artifact, Blob, BuildRecord, LogWriter, Payload, Record, StageResult, StoreError};
@@ -57,6 +57,8 @@ pub(super) struct Run {
     pub(super) image: Option<Image>,
     /// Held from the look at what is served until it is written what serves.
     pub(super) serving: Option<OwnedMutexGuard<()>>,
+    /// What host steps may use.
+    pub(super) grants: Grants,
     /// Why each stage runs, if it does, as a plan says it at the start of this run.
     reasons: BTreeMap<Stage, String>,
     /// The paths of this build's artifacts.
@@ -79,74 +81,25 @@ pub(super) struct Done {
     pub(super) records: Vec<Record>,
 }
 
-/// Runs a build to its end. Every outcome is journalled; nothing is returned.
-pub(super) async fn run(engine: &Engine, record: BuildRecord, cancel: CancellationToken) {
+/// Runs a build to its end. Every outcome is journalled.
+///
+/// # Errors
+/// When the journal can't be written, which is in the log then. Whoever looks at the build later sends it on.
+pub(super) async fn run(engine: &Engine, record: BuildRecord, cancel: CancellationToken) -> Result<(), StoreError> {
     let number = record.order.number;
-    match Run::prepare(engine, record, cancel).await {
-        Ok(None) => {}
-        Ok(Some(mut run)) => {
-            let end = run.stages().await.map_err(|(stage, stop)| (stage, run.as_stopped(stop)));
-            let ended = match end {
-                Err((stage, Stop::Drained)) => run.pause(stage).await,
-                end => run.finish(end).await,
-            };
-            if let Err(error) = ended {
-                error!(build = number.0, %error, "the build's end can't be journalled; it is recovered at the next start");
-            }
-        }
-        Err(error) => error!(build = number.0, %error, "the build can't be journalled and does not start"),
-    }
+    let prepared = Run::prepare(engine, record, cancel).await;
+    let ended = match prepared {
+        Ok(None) => Ok(()),
+        Ok(Some(mut run)) => match run.stages().await.map_err(|(stage, stop)| (stage, run.as_stopped(stop))) {
+            Err((stage, Stop::Drained)) => run.pause(stage).await,
+            end => run.finish(end).await,
+        },
+        Err(error) => Err(error),
+    };
+    ended.inspect_err(|error| error!(build = number.0, %error, "the build can't be journalled, and stops where it is"))
 }
 
 impl Run {
-    /// Everything that is needed before the first stage; `None` where the build ended already, since its commit or its
-    /// bundle can't be read.
-    async fn prepare(
-        engine: &Engine,
-        record: BuildRecord,
-        cancel: CancellationToken,
-    ) -> Result<Option<Self>, StoreError> {
-        let number = record.order.number;
-        let attempt = record.build.attempt + 1;
-        let now = engine.clock().now();
-        let build = match engine.store().append(number, now, Event::Started { attempt }, Vec::new()).await {
-            // Somebody ended it in the very moment it was to start.
-            Err(StoreError::IllegalEvent { .. }) => return Ok(None),
-            other => other?,
-        };
-        engine.changed();
-        let buildable = match find_buildable(engine, &record.order).await {
-            Ok(buildable) => buildable,
-            Err(problem) => {
-                refuse(engine, &record, problem).await?;
-                return Ok(None);
-            }
-        };
-        let disk_image = served_disk(engine, &record.order, &buildable).await?;
-        let plans = engine.stage_plans(&record.order, &buildable).await?;
-        Ok(Some(Self {
-            engine: engine.clone(),
-            disk_image,
-            serving: None,
-            reasons: plans.into_iter().map(|plan| (plan.stage, why(plan))).collect(),
-            driver: Arc::clone(engine.driver()),
-            wait: Wait { cancel, deadline: Instant::now() + buildable.pipeline.timeout },
-            log: Arc::new(engine.store().log_writer(number)),
-            scratch: scratch_of(engine, number),
-            files: engine.store().build_directory(number)?,
-            started: build.started.unwrap_or(now),
-            machine: None,
-            results: BTreeMap::new(),
-            image: None,
-            archived: BTreeSet::new(),
-            pending: Vec::new(),
-            held: Vec::new(),
-            buildable,
-            build,
-            order: record.order,
-        }))
-    }
-
     /// Runs the stages in order, up to where the build was asked to go.
     async fn stages(&mut self) -> Result<(), (Stage, Stop)> {
         let buildable = Arc::clone(&self.buildable);
@@ -434,31 +387,6 @@ impl Run {
     }
 }
 
-/// Why a stage runs, as its plan has it. One that runs although a result is kept finds that what it stood for is gone.
-fn why(plan: StagePlan) -> String {
-    match plan.state {
-        StageState::Hit => "what its kept result stood for is gone".to_owned(),
-        _ => plan.reason.into_owned(),
-    }
-}
-
-/// The image that is served for a bundle, if it was made from the same inputs up to its tests and nobody asked for those
-/// stages to be done.
-async fn served_disk(engine: &Engine, order: &Order, buildable: &Buildable) -> Result<Option<Image>, StoreError> {
-    let key = &order.key;
-    let asked = order.no_cache || order.from.is_some_and(|from| from < Stage::Snapshot);
-    let Some(served) = engine.store().served_of(key).await? else {
-        return Ok(None);
-    };
-    let mut disk = buildable.stages.iter().filter(|need| need.stage < Stage::Snapshot);
-    if asked || !disk.all(|need| served.stages.contains(&(need.stage, need.declared))) {
-        return Ok(None);
-    }
-    let image = engine.store().image(served.image.as_str()).await?.map(|record| record.image);
-    let driver = engine.driver().name();
-    Ok(image.filter(|image| image.copies.iter().any(|copy| copy.driver == *driver)))
-}
-
 /// What `build.…` means for a build.
 pub(super) fn build_scope(order: &Order, stamp: String) -> Value {
     let text = |text: String| Value::String(text);
@@ -472,28 +400,4 @@ pub(super) fn build_scope(order: &Order, stamp: String) -> Value {
         ("directory".to_owned(), text(directory)),
     ];
     Value::Map(vec![("build".to_owned(), Value::Map(build))])
-}
-
-/// Ends a build whose bundle can't be read, as a failure of its first stage.
-async fn refuse(engine: &Engine, record: &BuildRecord, problem: Problem) -> Result<(), StoreError> {
-    let failure = Some(problem.at(Stage::Boot));
-    let event = Event::Finished { outcome: Outcome::Failed, failure, reason: String::new() };
-    engine.store().append(record.order.number, engine.clock().now(), event, Vec::new()).await?;
-    engine.store().finish_log(record.order.number).await
-}
-
-async fn find_buildable(engine: &Engine, order: &Order) -> Result<Arc<Buildable>, Problem> {
-    let read = engine
-        .read(&order.key.repository, order.commit.clone())
-        .await
-        .map_err(|error| Problem::new(error.to_string(), "push again, or look at the repository"))?;
-    let bundle = read.reading.bundles.into_iter().find(|bundle| bundle.path == order.key.path);
-    match bundle.map(|bundle| bundle.verdict) {
-        Some(Ok(buildable)) => Ok(buildable),
-        Some(Err(unbuildable)) => Err(Problem::new(unbuildable.reason, "factoryd check shows where")),
-        None => Err(Problem::new(
-            format!("{} is no bundle of {}", order.key.path, order.commit.short()),
-            "factoryd plan lists the bundles",
-        )),
-    }
 }

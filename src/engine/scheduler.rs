@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -10,7 +10,7 @@ use tracing::{Instrument, error, info, info_span};
 
 use super::planner::base_print;
 use super::queue::{BaseState, Capacity, Decision, Waiting, decide};
-use super::{Engine, Stopped, runner, unpoisoned};
+use super::{Engine, Place, Stopped, reaper, runner, unpoisoned};
 use crate::domain::build::BuildState;
 use crate::domain::bundle::BundleKey;
 use crate::domain::id::{Branch, BuildNo, Fingerprint, RepoName};
@@ -38,6 +38,7 @@ pub async fn run(engine: Engine, stop: CancellationToken, cut: CancellationToken
         if let Err(error) = start_what_can(&engine, &mut builds, stop.is_cancelled()).await {
             error!(%error, "the queue can't be read");
         }
+        *unpoisoned(&engine.shared.looked) = Instant::now();
         tokio::select! {
             () = woken => {}
             () = stop.cancelled() => break,
@@ -46,6 +47,13 @@ pub async fn run(engine: Engine, stop: CancellationToken, cut: CancellationToken
         }
     }
     drain(&engine, builds, cut).await;
+}
+
+impl Engine {
+    /// Whether the scheduler goes round: it looked at the queue lately, or it drains.
+    pub fn is_scheduling(&self) -> bool {
+        self.shared.draining.is_cancelled() || unpoisoned(&self.shared.looked).elapsed() < 2 * LOOK_AGAIN
+    }
 }
 
 async fn drain(engine: &Engine, mut builds: JoinSet<()>, cut: CancellationToken) {
@@ -71,12 +79,15 @@ fn note_end(ended: &Result<(), tokio::task::JoinError>) {
     if let Err(error) = ended
         && error.is_panic()
     {
-        error!(%error, "a build's task panicked; its build is recovered when the daemon starts again");
+        error!(%error, "a build's task panicked; its build is sent on as after a restart");
     }
 }
 
 async fn start_what_can(engine: &Engine, builds: &mut JoinSet<()>, draining: bool) -> Result<(), StoreError> {
     let open = engine.store().open_builds().await?;
+    for build in open.iter().filter(|build| build.state == BuildState::Running) {
+        take_up(engine, builds, build);
+    }
     let mut bases = Bases::new(engine, &open);
     let (mut waiting, mut early) = (Vec::new(), Vec::new());
     for build in open.iter().filter(|build| build.state == BuildState::Queued) {
@@ -118,6 +129,7 @@ fn capacity(engine: &Engine, draining: bool) -> Result<Capacity, StoreError> {
         memory: engine.policy().memory.map(|all| all.saturating_sub(taken)),
         slots: engine.policy().slots,
         running,
+        broken: engine.store().broken(),
         disk_free: engine.store().disk_space()?.free,
         disk_needed: engine.policy().disk_free,
         draining,
@@ -136,12 +148,38 @@ async fn start(engine: &Engine, builds: &mut JoinSet<()>, number: BuildNo) -> Re
     let span = info_span!("build", build = number.0);
     builds.spawn(
         async move {
-            runner::run(&engine, record, place.cancel.clone()).await;
-            drop(place);
+            let ended = runner::run(&engine, record, place.cancel.clone()).await;
+            give_back(place, ended).await;
         }
         .instrument(span),
     );
     Ok(())
+}
+
+/// A build that runs as its journal says, and here nowhere: its task broke, or its end could not be written. It is sent
+/// on as one that an earlier process left.
+fn take_up(engine: &Engine, builds: &mut JoinSet<()>, build: &OpenBuild) {
+    if engine.store().broken().is_some() || engine.shared.draining.is_cancelled() {
+        return;
+    }
+    let Some(place) = engine.take_place(build.number, build.key.clone(), 0) else { return };
+    let (engine, number) = (engine.clone(), build.number);
+    builds.spawn(async move {
+        let recovered = reaper::recover_one(&engine, number).await;
+        if let Err(error) = &recovered {
+            error!(build = number.0, %error, "the build can't be sent on");
+        }
+        give_back(place, recovered).await;
+    });
+}
+
+/// Gives a build's place back: after a while where nothing could be written, since the same would only happen again.
+async fn give_back(place: Place, written: Result<(), StoreError>) {
+    if written.is_err() {
+        let draining = place.engine.shared.draining.clone();
+        drop(tokio::time::timeout(LOOK_AGAIN, draining.cancelled()).await);
+    }
+    drop(place);
 }
 
 /// Bytes of memory that a bundle's machine has, as its newest plan says; for a commit that is no branch's tip, what a

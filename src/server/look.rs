@@ -15,6 +15,7 @@ use crate::domain::id::BuildNo;
 use crate::domain::inputs::Inputs;
 use crate::domain::path::RepoPath;
 use crate::domain::pipeline::Stage;
+use crate::domain::range::Range;
 use crate::engine::Engine;
 use crate::engine::memory::{BuildFilter, BuildRecord, ImageRecord, LogLine, LogPage};
 use crate::engine::ports::CommitInfo;
@@ -37,10 +38,11 @@ pub(super) async fn plan(State(served): State<Served>, Query(query): Query<PlanQ
     if engine.is_empty(&repository).await? {
         return Err(No::conflict(format!("nothing was pushed to {repository} yet")));
     }
-    let revision = query.revision.unwrap_or_else(|| "HEAD".to_owned());
-    let planned = match revision.split_once("..") {
-        Some((from, to)) => engine.plan_range(&repository, from, if to.is_empty() { "HEAD" } else { to }).await?,
-        None => engine.plan_revision(&repository, &revision).await?,
+    let revision = query.revision.unwrap_or_default();
+    let planned = match Range::parse(&revision) {
+        Some(Range::Between { base, tip }) => engine.plan_range(&repository, base, tip).await?,
+        Some(Range::Commit(revision)) => engine.plan_revision(&repository, revision).await?,
+        None => return Err(No::usage(format!("{revision} is no range; write A..B"))),
     };
     Ok(Json(PlanView::from(planned.plan.as_ref())))
 }

@@ -18,11 +18,15 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::connect_info::Connected;
-use axum::extract::{ConnectInfo, DefaultBodyLimit};
+use axum::extract::{ConnectInfo, DefaultBodyLimit, Request};
+use axum::http::Method;
+use axum::middleware::Next;
+use axum::response::Response;
 use axum::routing::{get, post};
 use axum::serve::IncomingStream;
 use tokio::net::UnixListener;
 use tokio_util::sync::CancellationToken;
+use tracing::info;
 
 use crate::domain::id::RepoName;
 use crate::engine::Engine;
@@ -81,6 +85,7 @@ const MOST_BODY: usize = 1 << 20;
 /// All routes.
 pub fn router(served: Served) -> Router {
     Router::new()
+        .route("/v1/alive", get(async || ()))
         .route("/v1/status", get(status::status))
         .route("/v1/plan", get(look::plan))
         .route("/v1/builds", get(look::builds).post(act::build))
@@ -102,7 +107,32 @@ pub fn router(served: Served) -> Router {
         .fallback(answer::unknown)
         .layer(DefaultBodyLimit::max(MOST_BODY))
         .layer(axum::middleware::map_response(answer::in_one_shape))
+        .layer(axum::middleware::from_fn(note))
         .with_state(served)
+}
+
+/// Whether a request at the socket gets an answer.
+///
+/// # Errors
+/// When nobody accepts it, or what comes back is no answer of ours.
+pub async fn answers(path: &Path) -> io::Result<()> {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    let mut stream = tokio::net::UnixStream::connect(path).await?;
+    stream.write_all(b"GET /v1/alive HTTP/1.1\r\nhost: factoryd\r\nconnection: close\r\n\r\n").await?;
+    let mut beginning = [0; 12];
+    stream.read_exact(&mut beginning).await?;
+    if &beginning == b"HTTP/1.1 200" { Ok(()) } else { Err(io::ErrorKind::InvalidData.into()) }
+}
+
+/// Logs who asked for something to be done, and how that was answered. Who only looks is not written down.
+async fn note(ConnectInfo(peer): Caller, request: Request, next: Next) -> Response {
+    if request.method() == Method::GET {
+        return next.run(request).await;
+    }
+    let asked = format!("{} {}", request.method(), request.uri().path());
+    let answer = next.run(request).await;
+    info!(by = peer.name, request = asked, status = answer.status().as_u16(), "asked");
+    answer
 }
 
 /// Makes the socket: mode 0660, and of the group `factory` where that exists and we may give it. One that a dead daemon

@@ -13,7 +13,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::mirror::{self, Fetched};
+use super::mirror;
 use crate::domain::build::Moment;
 use crate::domain::id::RepoName;
 use crate::engine::ports::{Clock, PortError, PortErrorKind, Wait};
@@ -116,15 +116,16 @@ struct Poll {
 impl Poll {
     async fn run(self) {
         loop {
-            let (changed, failures) = match self.look().await {
-                Ok(fetched) => (fetched == Fetched::Changed, self.record(None)),
+            let (looked, failures) = match self.look().await {
+                Ok(()) => (true, self.record(None)),
                 Err(error) if error.kind == PortErrorKind::Cancelled => return,
                 Err(error) => {
                     tracing::warn!(repository = %self.polled.name, %error, "polling");
                     (false, self.record(Some(error)))
                 }
             };
-            if changed && self.hint().await.is_break() {
+            // Also where nothing moved: the plan that an earlier hint led to may have failed.
+            if looked && self.hint().await.is_break() {
                 return;
             }
             self.repack().await;
@@ -135,11 +136,11 @@ impl Poll {
         }
     }
 
-    /// A receiving repository may always have changed: nothing else may have told.
-    async fn look(&self) -> Result<Fetched, PortError> {
+    /// Fetches what is fetched; what receives has it already.
+    async fn look(&self) -> Result<(), PortError> {
         match &self.polled.url {
-            Some(url) => mirror::fetch(self.path(), url, &self.wait(FETCH_WITHIN)).await,
-            None => Ok(Fetched::Changed),
+            Some(url) => mirror::fetch(self.path(), url, &self.wait(FETCH_WITHIN)).await.map(drop),
+            None => Ok(()),
         }
     }
 

@@ -230,30 +230,6 @@ pub fn open(repository: &Path, revision: &str) -> Result<(CommitId, GitTree), Op
     Ok((commit, tree))
 }
 
-/// What a person named to be planned.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Range<'a> {
-    /// `REV`: one commit.
-    Commit(&'a str),
-    /// `A..B`: what B changes after A. An empty side stands for `HEAD`, as in git.
-    Between {
-        /// A, what is known.
-        base: &'a str,
-        /// B, what is planned.
-        tip: &'a str,
-    },
-}
-
-/// Reads `REV` or `A..B`; `None` for `A...B`, whose base is no commit that anybody named.
-pub fn parse_range(text: &str) -> Option<Range<'_>> {
-    let head_if_empty = |side| if str::is_empty(side) { "HEAD" } else { side };
-    match text.split_once("..") {
-        None => Some(Range::Commit(head_if_empty(text))),
-        Some((_, tip)) if tip.starts_with('.') || tip.contains("..") => None,
-        Some((base, tip)) => Some(Range::Between { base: head_if_empty(base), tip: head_if_empty(tip) }),
-    }
-}
-
 /// Opens exactly this directory, whatever the environment says and whatever lies above it.
 pub(super) fn open_repository(path: &Path) -> Result<Repository, OpenError> {
     Repository::open_ext(path, RepositoryOpenFlags::NO_SEARCH, std::iter::empty::<&Path>()).map_err(|error| {
@@ -346,16 +322,6 @@ fn our_id(oid: git2::Oid) -> Oid {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn ranges_are_read_as_git_reads_them() {
-        assert_eq!(parse_range("main"), Some(Range::Commit("main")));
-        assert_eq!(parse_range("v1.2..main"), Some(Range::Between { base: "v1.2", tip: "main" }));
-        assert_eq!(parse_range("main~3.."), Some(Range::Between { base: "main~3", tip: "HEAD" }));
-        assert_eq!(parse_range("..main"), Some(Range::Between { base: "HEAD", tip: "main" }));
-        assert_eq!(parse_range("a...b"), None);
-        assert_eq!(parse_range("a..b..c"), None);
-    }
 
     #[test]
     fn only_the_owners_right_to_execute_counts() {

@@ -143,6 +143,18 @@ impl Store {
         })
     }
 
+    /// Comes back when both threads of the database have answered. A store that takes no more writes is asked to read.
+    ///
+    /// # Errors
+    /// When the database can't be read or written.
+    pub async fn ping(&self) -> Result<(), StoreError> {
+        self.db().read("see whether it answers", |_| Ok(())).await?;
+        match self.db().write("see whether it answers", |_| Ok(())).await {
+            Err(StoreError::Broken { .. }) => Ok(()),
+            other => other,
+        }
+    }
+
     /// Why nothing is written any more; `None` while all is well.
     ///
     /// Set by the first write that failed with an I/O error. It stays set until the daemon starts again.

@@ -234,3 +234,58 @@ fn a_branch_that_can_t_be_read_hides_no_other() {
     let trouble = factory.engine().trouble(&name()).expect("it is shown");
     assert!(trouble.starts_with("a-flood can't be planned: "), "{trouble}");
 }
+
+/// A factory that publishes from two branches, whose main is built.
+fn with_stable() -> Factory {
+    let mut factory = Factory::new();
+    factory.policy.repositories[0].tracked = vec![Branch::from("main"), Branch::from("stable")];
+    factory.restart();
+    factory.push();
+    factory.settle();
+    factory.clone.switch("stable");
+    factory
+}
+
+#[test]
+fn a_branch_that_publishes_has_the_secrets_that_the_default_branch_gives() {
+    let mut factory = with_stable();
+    factory.edit("pipelines/images.yml", "- pytest: tests", "- pytest: tests\n          secrets: [token]");
+    factory.clone.commit();
+    factory.push();
+    factory.settle();
+    let failure = factory.failure(2);
+    assert!(failure.message.starts_with("the step is not given the secret token: "), "{failure:?}");
+    // The same words on the default branch are enough for both.
+    let asked = factory.clone.files["pipelines/images.yml"].0.clone();
+    factory.clone.switch("main");
+    factory.deliver(&[("pipelines/images.yml", &asked)]);
+    let again = factory.retry(2);
+    factory.settle();
+    assert!(factory.ended(again).starts_with("passed"), "{}", factory.ended(again));
+}
+
+#[test]
+fn a_branch_that_is_tracked_no_more_is_served_no_more() {
+    let mut factory = with_stable();
+    factory.deliver(&[("images/web/files/motd", "Hello.\n")]);
+    assert!(factory.served_on("stable", "images/web").is_some());
+    factory.policy.repositories[0].tracked = vec![Branch::from("main")];
+    factory.restart();
+    factory.settle();
+    assert!(factory.served_on("stable", "images/web").is_none());
+    assert!(factory.served_on("main", "images/web").is_some());
+}
+
+#[test]
+fn builds_of_a_repository_that_is_configured_no_more_end() {
+    let mut factory = Factory::new();
+    factory.world.next("run echo cleaning", Trouble::Hold);
+    factory.push();
+    factory.until("run echo cleaning");
+    factory.kill();
+    let before = std::mem::take(&mut factory.policy.repositories);
+    factory.start();
+    let ended = factory.ended(1);
+    assert!(ended.starts_with("superseded"), "{ended}");
+    factory.policy.repositories = before;
+}

@@ -245,7 +245,10 @@ fn a_step_that_wants_the_host_s_network_is_refused() {
     let mut factory = Factory::new();
     factory.edit("pipelines/images.yml", "- pytest: tests", "- pytest: tests\n          network: full");
     factory.deliver(&[]);
-    assert_eq!(factory.failure(1).message, "pipelines/images.yml may not use `network: full`");
+    assert_eq!(
+        factory.failure(1).message,
+        "the step may not use `network: full`: pipelines/images.yml on main does not ask for it, or the configuration does not allow it"
+    );
     assert_eq!(factory.world.count("pytest"), 0);
 }
 

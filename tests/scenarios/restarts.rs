@@ -136,7 +136,7 @@ fn killed_three_times_a_build_fails_and_is_not_looped() {
         factory.ended(1),
         "failed: boot passed, provision failed, test skipped, snapshot skipped, render skipped"
     );
-    assert_eq!(factory.failure(1).message, "the daemon died 3 times while this build ran");
+    assert_eq!(factory.failure(1).message, "the build was broken off 3 times: the daemon died, or could not write");
     assert_eq!(factory.why("images/web"), "provision failed in #1");
     assert_eq!(factory.builds().len(), 1);
 }

@@ -19,6 +19,10 @@ const MOST_ALIASES: usize = 8;
 
 /// What the bundle's base image is made from.
 pub(super) async fn source(run: &Run) -> Result<BaseSource, Stop> {
+    // A bundle comes before an alias of the same name, as in the inputs that the build was planned by.
+    if let Some((bundle, disk)) = base_bundle(run) {
+        return of_bundle(run, &bundle, disk).await;
+    }
     let mut image = run.buildable.pipeline.boot.image.clone();
     for _ in 0..MOST_ALIASES {
         image = match image {
@@ -62,9 +66,6 @@ async fn allowed(run: &Run, path: &str) -> Result<PathBuf, Stop> {
 }
 
 async fn of_catalogue(run: &Run, name: &str) -> Result<BaseSource, Stop> {
-    if let Some((bundle, disk)) = base_bundle(run) {
-        return of_bundle(run, &bundle, disk).await;
-    }
     let store = run.engine.store();
     let mut images: Vec<Image> = match by_id(run, &ImageId::from(name)).await? {
         Some(image) => vec![image],

@@ -11,9 +11,9 @@ use crate::domain::build::{Event, StepEnd};
 use crate::domain::expression::Text;
 use crate::domain::inputs::{From, Input};
 use crate::domain::path::RepoPath;
-use crate::domain::pipeline::{Action, Network, Stage, Step, StepPath};
+use crate::domain::pipeline::{Action, Stage, Step, StepPath};
 use crate::engine::junit;
-use crate::engine::ports::{Exit, HostJob, HostProgram, Lines, PortErrorKind, Secret, Wait};
+use crate::engine::ports::{Exit, HostJob, HostProgram, Lines, PortErrorKind, Wait};
 use crate::store::TestCase;
 
 /// The steps of one stage.
@@ -148,7 +148,7 @@ async fn on_host(
     wait: &Wait,
 ) -> Result<Exit, Stop> {
     let access = run.machine.as_ref().ok_or_else(gone)?.access().clone();
-    check_network(run, step)?;
+    run.grants.check_network(step)?;
     if let Some(image) = &run.image {
         env.push(("FACTORYD_IMAGE_ID".to_owned(), image.id.to_string()));
     }
@@ -160,7 +160,7 @@ async fn on_host(
         checkout: checkout_of(run),
         bundle: run.order.key.path.clone(),
         env,
-        secrets: secrets(run, step)?,
+        secrets: run.grants.secrets(&run.engine.policy().secrets, step)?,
         network: step.network,
         access,
         collect,
@@ -190,37 +190,6 @@ fn program(run: &Run, number: u32, step: &Step) -> Result<(HostProgram, Vec<Stri
         }
         _ => Err(Stop::failed(format!("{} does not run on the host", step.action.word()), "factoryd check")),
     }
-}
-
-/// `network: full` needs the configuration's leave, and a branch that publishes.
-fn check_network(run: &Run, step: &Step) -> Result<(), Stop> {
-    if step.network != Network::Full {
-        return Ok(());
-    }
-    let file = run.buildable.pipeline.file.as_ref().map(ToString::to_string).unwrap_or_default();
-    let policy = run.engine.policy().repository(&run.order.key.repository);
-    if run.order.tracked && policy.is_some_and(|policy| policy.network_full.contains(&file)) {
-        return Ok(());
-    }
-    Err(Stop::failed(
-        format!("{file} may not use `network: full`"),
-        "name the pipeline in network_full of its repository in the configuration; only tracked branches may use it",
-    ))
-}
-
-fn secrets(run: &Run, step: &Step) -> Result<Vec<(String, Secret)>, Stop> {
-    let known = &run.engine.policy().secrets;
-    let find = |name: &String| {
-        if !run.order.tracked {
-            return Err(Stop::failed(
-                format!("a branch that does not publish is given no secret, and the step wants {name}"),
-                "build it from a tracked branch",
-            ));
-        }
-        let found = known.iter().find(|(known, _)| known == name).cloned();
-        found.ok_or_else(|| Stop::failed(format!("no secret is called {name}"), "add it to [secrets]"))
-    };
-    step.secrets.iter().map(find).collect()
 }
 
 /// The versions of the tools that host steps bring into the resolved fingerprint.
