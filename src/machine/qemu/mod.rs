@@ -11,6 +11,7 @@ mod credentials;
 mod disks;
 mod download;
 mod machine;
+mod making;
 mod publish;
 mod qcow2;
 mod qmp;
@@ -32,6 +33,7 @@ use self::accelerator::Accelerator;
 pub use self::accelerator::AcceleratorChoice;
 use self::disks::Disks;
 pub use self::download::AllowedInside;
+use self::making::Making;
 use super::lines::Nowhere;
 use super::process::{Program, Tag};
 use super::reap;
@@ -71,8 +73,7 @@ pub struct Qemu {
     settings: QemuSettings,
     disks: Disks,
     accelerator: Mutex<Option<Accelerator>>,
-    /// Base images are made one at a time: the second who wants the same one finds it made.
-    making: Mutex<()>,
+    making: Making,
 }
 
 impl Qemu {
@@ -97,7 +98,7 @@ impl Qemu {
                 std::fs::remove_file(&left).map_err(|error| disks::trouble("removed", &left, &error))?;
             }
         }
-        Ok(Self { settings, disks, accelerator: Mutex::default(), making: Mutex::default() })
+        Ok(Self { settings, disks, accelerator: Mutex::default(), making: Making::default() })
     }
 
     /// QEMU's version: `10.0.2`.
@@ -156,9 +157,7 @@ impl Driver for Qemu {
     }
 
     async fn base(&self, source: &BaseSource, lines: &Lines, wait: &Wait) -> Result<Base, PortError> {
-        let making = wait.run("waiting for another base image", async { Ok(self.making.lock().await) }).await?;
         let base = self.make_base(source, lines, wait).await?;
-        drop(making);
         self.accelerator(Some(&base.disk), lines, wait).await?;
         Ok(base)
     }

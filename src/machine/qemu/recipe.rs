@@ -45,8 +45,11 @@ impl Qemu {
         let files = files_archive(recipe)
             .map_err(|error| PortError::failed(format!("the recipe's files can't be packed: {error}")))?;
         let index = self.disks.bases().join(format!("recipe-{}.json", digest(recipe, &files).hex()));
-        let known = std::fs::read_to_string(&index).ok().and_then(|sum| sum.trim().parse().ok());
-        if let Some(base) = known.map(|sum| self.made(sum)).transpose()?.flatten() {
+        if let Some(base) = self.cooked(&index)? {
+            return Ok(base);
+        }
+        let _turn = self.making.turn(format!("recipe {}", index.display()), wait).await?;
+        if let Some(base) = self.cooked(&index)? {
             return Ok(base);
         }
         let work = self.disks.work().join(format!("recipe-{}", uuid::Uuid::new_v4().simple()));
@@ -60,6 +63,12 @@ impl Qemu {
         cleaned?;
         write_whole(&index, format!("{}\n", sha256.hex()).as_bytes())?;
         self.made(sha256)?.ok_or_else(|| PortError::unavailable("the base image that was just made has vanished"))
+    }
+
+    /// What was made of a recipe earlier, if it is there.
+    fn cooked(&self, index: &Path) -> Result<Option<Base>, PortError> {
+        let known = std::fs::read_to_string(index).ok().and_then(|sum| sum.trim().parse().ok());
+        Ok(known.map(|sum| self.made(sum)).transpose()?.flatten())
     }
 
     async fn cook(
