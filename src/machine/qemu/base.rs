@@ -70,6 +70,7 @@ impl Qemu {
             // Before gigabytes are copied. What counts is the look at the copy, which nobody can change any more.
             Header::read(path)?.stand_alone(&path.display().to_string())?;
         }
+        self.room.require(seen.size, &format!("a copy of {}", path.display()))?;
         let copy = self.disks.work().join(format!("copy-{}", uuid::Uuid::new_v4().simple()));
         let (to, limit) = (copy.clone(), wait.clone());
         let summed = blocking::run(move || copy_summed(file, &to, &limit)).await;
@@ -101,7 +102,7 @@ impl Qemu {
         }
         let (largest, allow_private) = (self.settings.largest_base, &self.settings.private_downloads);
         let part = self.disks.work().join(format!("{}.part", sha256.hex()));
-        let download = Download { url, sha256, largest, allow_private };
+        let download = Download { url, sha256, largest, allow_private, room: &self.room };
         wait.run(&format!("downloading {url}"), download.fetch(&part, lines)).await?;
         let base = self.adopt(&part, format, sha256, url, wait).await;
         if base.is_err() {
@@ -143,9 +144,17 @@ impl Qemu {
                 place_it(file.to_owned(), place).await?;
             }
             DiskFormat::Raw => {
+                let size = file.metadata().map_err(|error| trouble("read", file, &error))?.len();
+                self.room.require(size, &format!("the base image of {what}"))?;
                 let converted = file.with_extension("qcow2");
-                self.convert_raw(file, &converted, wait).await?;
-                place_it(converted, place).await?;
+                let placed = match self.convert_raw(file, &converted, wait).await {
+                    Ok(()) => place_it(converted.clone(), place).await,
+                    Err(error) => Err(error),
+                };
+                if placed.is_err() {
+                    let _none = std::fs::remove_file(&converted);
+                }
+                placed?;
                 std::fs::remove_file(file).map_err(|error| trouble("removed", file, &error))?;
             }
         }
@@ -212,7 +221,7 @@ fn open(path: &Path, largest: u64) -> Result<File, PortError> {
             path.display(),
             largest >> 20
         ))
-        .help("the configuration says how large a base image may be"));
+        .help("no larger base image is taken: name a smaller one, such as a compressed qcow2 file"));
     }
     Ok(file)
 }
@@ -267,6 +276,7 @@ mod tests {
             accelerator: AcceleratorChoice::Tcg,
             private_downloads: super::super::AllowedInside::new(|address| address.is_loopback()),
             largest_base: 1 << 20,
+            disk_free: 0,
             run_as: None,
         };
         Qemu::new(settings).expect("the state directory can be used")

@@ -11,8 +11,8 @@ use crate::engine::ports::{PortError, Wait};
 type Lock = tokio::sync::Mutex<()>;
 
 /// The base images that are being made, each with those who wait for it.
-#[derive(Debug, Default)]
-pub(super) struct Making(Mutex<HashMap<String, Weak<Lock>>>);
+#[derive(Clone, Debug, Default)]
+pub(super) struct Making(Arc<Mutex<HashMap<String, Weak<Lock>>>>);
 
 impl Making {
     /// The turn to make what a key stands for; nobody else has it until it is dropped. Whoever gets it looks first whether
@@ -20,6 +20,11 @@ impl Making {
     pub(super) async fn turn(&self, key: String, wait: &Wait) -> Result<OwnedMutexGuard<()>, PortError> {
         let lock = self.lock(key);
         wait.run("waiting for a base image that is being made", async { Ok(lock.lock_owned().await) }).await
+    }
+
+    /// The turn, if nobody has it or waits for it.
+    pub(super) fn free_turn(&self, key: String) -> Option<OwnedMutexGuard<()>> {
+        self.lock(key).try_lock_owned().ok()
     }
 
     /// The key of what has a sum.

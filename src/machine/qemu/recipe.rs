@@ -27,6 +27,8 @@ use crate::machine::process::{Program, Tag};
 const SCHEME: &str = "1";
 /// The virtual size of the disk in bytes; it grows with the disk it is booted from.
 const SIZE: u64 = 4 << 30;
+/// What making one takes at its height in bytes: the root as an archive and unpacked, then the disk of it in two formats.
+const ROOM: u64 = 2 << 30;
 /// Where the partition begins: sector 2048, one MiB, as everywhere. The boot loader lies before it.
 const START: u64 = 1 << 20;
 /// Where GRUB's package has the first sector.
@@ -52,6 +54,7 @@ impl Qemu {
         if let Some(base) = self.cooked(&index)? {
             return Ok(base);
         }
+        self.room.require(ROOM, &format!("a base image of {}", recipe.suite))?;
         let work = self.disks.work().join(format!("recipe-{}", uuid::Uuid::new_v4().simple()));
         std::fs::create_dir(&work).map_err(|error| trouble("made", &work, &error))?;
         let made = self.cook(recipe, &files, &work, lines, wait).await;
