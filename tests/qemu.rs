@@ -49,6 +49,7 @@ fn driver(state: &Path) -> Qemu {
         accelerator: AcceleratorChoice::Auto,
         private_downloads: AllowedInside::default(),
         largest_base: 8 << 30,
+        disk_free: 0,
         run_as: None,
     })
     .expect("the state directory can be used")

@@ -111,6 +111,7 @@ fn make_driver(
                     AllowedInside::new(move |address| download.allows(address))
                 },
                 largest_base: LARGEST_BASE,
+                disk_free: settings.limits.disk_free,
                 run_as: None,
             });
             Ok(Arc::new(made.map_err(|error| anyhow!("driver {name}: {error}; {}", error.help))?))

@@ -54,11 +54,12 @@ impl Engine {
         }
         self.store().forget(decision.drop.clone()).await?;
         let (disks, disk_bytes) = self.drop_unreferenced().await?;
+        let (begun, begun_bytes) = self.driver().tidy().await?;
         let freed = self.store().gc(HashSet::new()).await?;
         reaper::sweep(self).await;
         let deprecated = decision.deprecate.iter().map(ToString::to_string).collect();
-        info!(disks, blobs = freed.blobs.len(), "collected garbage");
-        Ok(Collected { deprecated, disks, blobs: freed.blobs.len(), freed: freed.bytes + disk_bytes })
+        info!(disks, begun, blobs = freed.blobs.len(), "collected garbage");
+        Ok(Collected { deprecated, disks, blobs: freed.blobs.len(), freed: freed.bytes + disk_bytes + begun_bytes })
     }
 
     async fn decide_retention(&self) -> Result<Decision<ResultNo>, StoreError> {

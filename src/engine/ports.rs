@@ -355,6 +355,9 @@ pub trait Driver: Send + Sync {
     /// Removes a disk. Doing it twice is success.
     async fn remove(&self, disk: &DiskId) -> Result<(), PortError>;
 
+    /// Removes what was begun for base images and nobody goes on with; says how many files it was and their bytes.
+    async fn tidy(&self) -> Result<(usize, u64), PortError>;
+
     /// Removes whatever machines, processes and temporary files carry this build's number; says how many it found.
     /// Doing it twice is success.
     async fn release(&self, build: BuildNo) -> Result<usize, PortError>;

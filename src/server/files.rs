@@ -20,14 +20,12 @@ use crate::domain::id::{BuildNo, Digest};
 use crate::domain::path::RepoPath;
 use crate::domain::pipeline::Stage;
 use crate::engine::Engine;
-use crate::engine::memory::{LogLine, LogPage, StoreError};
+use crate::engine::memory::{LogLine, StoreError};
 
 /// Pieces that wait for a slow reader, of up to [`PIECE`] bytes each.
 const PIECES: usize = 8;
 /// Bytes of one piece.
 const PIECE: usize = 64 << 10;
-/// Lines that are read from a log at once.
-const LINES: usize = 500;
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -78,18 +76,17 @@ fn pipe() -> (Pieces, Body) {
 async fn page_through(
     engine: &Engine,
     number: BuildNo,
-    mut from: u64,
+    from: u64,
     stage: Option<Stage>,
     pieces: &Pieces,
 ) -> Result<(), StoreError> {
-    loop {
-        let lines = engine.store().read_log(number, LogPage { from, limit: LINES, stage }).await?;
-        let Some(last) = lines.last() else { return Ok(()) };
-        from = last.number + 1;
-        if pieces.send(Ok(encode(lines, None))).await.is_err() {
+    let mut pages = engine.store().log_pages(number, from, stage);
+    while let Some(lines) = pages.next().await? {
+        if pieces.send(Ok(encode(lines))).await.is_err() {
             return Ok(());
         }
     }
+    Ok(())
 }
 
 async fn follow(
@@ -100,9 +97,9 @@ async fn follow(
     pieces: &Pieces,
 ) -> Result<(), StoreError> {
     let mut changes = engine.changes();
-    let mut follower = engine.store().follow_log(number, from).await?;
+    let mut follower = engine.store().follow_log(number, from, stage).await?;
     while let Some(lines) = follower.next().await? {
-        if pieces.send(Ok(encode(lines, stage))).await.is_err() {
+        if pieces.send(Ok(encode(lines))).await.is_err() {
             return Ok(());
         }
     }
@@ -121,9 +118,9 @@ async fn follow(
     Ok(())
 }
 
-fn encode(lines: Vec<LogLine>, stage: Option<Stage>) -> Vec<u8> {
+fn encode(lines: Vec<LogLine>) -> Vec<u8> {
     let mut bytes = Vec::new();
-    for line in lines.into_iter().filter(|line| stage.is_none() || line.stage == stage) {
+    for line in lines {
         if let Ok(json) = serde_json::to_vec(&line_view(line)) {
             bytes.extend(json);
             bytes.push(b'\n');

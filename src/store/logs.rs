@@ -1,4 +1,4 @@
-//! Build logs: appended to while a build runs, followed live, packed into the blobs when it has ended.
+//! Build logs: appended to while a build runs, packed into the blobs when it has ended. They are read in [`super::log_read`].
 //!
 //! ```text
 //!   writer ──► builds/N/log ──► end: a last line says what was dropped; followers end
@@ -7,30 +7,23 @@
 
 use std::collections::HashMap;
 use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::{self, BufRead, BufReader, Read as _, Write as _};
+use std::io::{self, BufRead as _, BufReader, Write as _};
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use rusqlite::{Connection, OptionalExtension as _, Transaction};
+use rusqlite::Transaction;
 use tokio::sync::watch;
-
-pub use super::log_text::LogLine;
 
 use super::blobs::{Blob, Blobs};
 use super::error::{Fault, StoreError};
-use super::log_text::{decode, encode, safe};
+use super::log_text::{encode, safe};
 use super::shape::Col;
 use super::{Store, remove_file};
 use crate::domain::build::{BuildState, Moment};
 use crate::domain::id::{BuildNo, Digest};
 use crate::domain::pipeline::Stage;
-
-/// Lines that a follower is given at once.
-const PAGE: usize = 512;
-/// More than any line has; a file without line ends is not read into memory as one.
-const LONGEST: u64 = 1024 * 1024;
 
 /// How large logs may grow.
 #[derive(Clone, Copy, Debug)]
@@ -45,17 +38,6 @@ impl Default for LogLimits {
     fn default() -> Self {
         Self { line: 64 * 1024, build: 64 * 1024 * 1024 }
     }
-}
-
-/// Which lines to read.
-#[derive(Clone, Copy, Debug)]
-pub struct LogPage {
-    /// From this line on, counted from 1.
-    pub from: u64,
-    /// At most so many.
-    pub limit: usize,
-    /// Only those of a stage.
-    pub stage: Option<Stage>,
 }
 
 /// The logs of all builds.
@@ -84,10 +66,11 @@ struct Written {
     ended: bool,
 }
 
+/// How far a log has come, for those who follow it.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-struct Progress {
+pub(super) struct Progress {
     lines: u64,
-    ended: bool,
+    pub(super) ended: bool,
 }
 
 /// Writes lines to a build's log, from any thread.
@@ -227,7 +210,7 @@ impl Logs {
         &self.root
     }
 
-    fn plain(&self, build: BuildNo) -> PathBuf {
+    pub(super) fn plain(&self, build: BuildNo) -> PathBuf {
         self.root.join(build.0.to_string()).join("log")
     }
 
@@ -240,6 +223,10 @@ impl Logs {
         Arc::clone(live.entry(build).or_insert_with(made))
     }
 
+    pub(super) fn progress(&self, build: BuildNo) -> watch::Receiver<Progress> {
+        self.live(build).progress.subscribe()
+    }
+
     /// The build has ended: its followers come to their end.
     pub(super) fn end(&self, build: BuildNo) {
         // Taken out of the map first: a follower that comes later sees that the build is finished.
@@ -249,7 +236,7 @@ impl Logs {
         }
     }
 
-    fn forget(&self, build: BuildNo) {
+    pub(super) fn forget(&self, build: BuildNo) {
         lock(&self.live).remove(&build);
     }
 }
@@ -258,37 +245,6 @@ impl Store {
     /// A writer for the log of a build that runs; it goes on where an earlier process stopped.
     pub fn log_writer(&self, build: BuildNo) -> LogWriter {
         LogWriter { live: self.inner.logs.live(build) }
-    }
-
-    /// Lines of a build's log, whether it still grows or is packed away.
-    ///
-    /// # Errors
-    /// When it can't be read. A build without a log has no lines.
-    pub async fn read_log(&self, build: BuildNo, page: LogPage) -> Result<Vec<LogLine>, StoreError> {
-        let source = self.log_source(build).await?;
-        let read = move || {
-            let Some(source) = source else { return Ok(Vec::new()) };
-            let mut lines = Lines::new(source);
-            lines.take(page.limit, |line| {
-                line.number >= page.from && page.stage.is_none_or(|stage| line.stage == Some(stage))
-            })
-        };
-        crate::blocking::run(read).await.map_err(|error| unreadable(build, &error))
-    }
-
-    /// Follows a build's log from a line on: what is there, and what comes until the build ends.
-    ///
-    /// # Errors
-    /// When there is no such build.
-    pub async fn follow_log(&self, build: BuildNo, from: u64) -> Result<LogFollower, StoreError> {
-        // Subscribed before the build is looked at, so that its end is not missed in between.
-        let progress = self.inner.logs.live(build).progress.subscribe();
-        let found = self.end_log_if_finished(build).await;
-        if !matches!(found, Ok(false)) {
-            self.inner.logs.forget(build);
-        }
-        found?;
-        Ok(LogFollower { store: self.clone(), build, from, progress, lines: None })
     }
 
     /// Packs the log of a finished build into the blobs. Doing it twice changes nothing.
@@ -321,33 +277,6 @@ impl Store {
         }
         Ok(finished)
     }
-
-    /// The plain file, else the packed one. The file goes only when the row is there, so one of them is found.
-    async fn log_source(&self, build: BuildNo) -> Result<Option<Source>, StoreError> {
-        let path = self.inner.logs.plain(build);
-        match File::open(&path) {
-            Ok(file) => return Ok(Some(Source::Plain(BufReader::new(file)))),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => return Err(StoreError::file("open", &path, error)),
-        }
-        let packed = self.db().read("look for a log", move |tx| packed(tx, build)).await?;
-        let Some(sha256) = packed else { return Ok(None) };
-        let file = self.blobs().open_plain(sha256)?;
-        let decoder = zstd::Decoder::new(file).map_err(|error| unreadable(build, &error))?;
-        Ok(Some(Source::Packed(BufReader::new(decoder))))
-    }
-}
-
-fn unreadable(build: BuildNo, error: &io::Error) -> StoreError {
-    StoreError::damaged(format!("the log of build {build}"), error)
-}
-
-fn packed(connection: &Connection, build: BuildNo) -> Result<Option<Digest>, Fault> {
-    let found = connection
-        .prepare_cached("SELECT sha256 FROM log WHERE build = ?1")?
-        .query_row([Col(build)], |row| row.get::<_, Col<Digest>>(0))
-        .optional()?;
-    Ok(found.map(|sha256| sha256.0))
 }
 
 fn insert_log(tx: &Transaction<'_>, build: BuildNo, blob: (Digest, u64), lines: u64) -> Result<(), Fault> {
@@ -375,110 +304,6 @@ fn pack(path: &Path, blobs: &Blobs) -> Result<Option<(Blob, u64)>, StoreError> {
     io::copy(&mut plain, &mut encoder).map_err(failed)?;
     let blob = encoder.finish().map_err(failed)?.finish()?;
     Ok(Some((blob, lines)))
-}
-
-/// Where lines come from.
-enum Source {
-    Plain(BufReader<File>),
-    Packed(BufReader<zstd::Decoder<'static, BufReader<File>>>),
-}
-
-/// Lines of a file that may still grow.
-struct Lines {
-    source: Source,
-    number: u64,
-    partial: Vec<u8>,
-}
-
-impl Lines {
-    fn new(source: Source) -> Self {
-        Self { source, number: 0, partial: Vec::new() }
-    }
-
-    /// Up to `limit` of the lines that are wanted, up to the present end. A last line without its end is left for later.
-    fn take(&mut self, limit: usize, wanted: impl Fn(&LogLine) -> bool) -> io::Result<Vec<LogLine>> {
-        let mut lines = Vec::new();
-        while lines.len() < limit {
-            let room = LONGEST.saturating_sub(self.partial.len() as u64);
-            let read = match &mut self.source {
-                Source::Plain(reader) => reader.take(room).read_until(b'\n', &mut self.partial)?,
-                Source::Packed(reader) => reader.take(room).read_until(b'\n', &mut self.partial)?,
-            };
-            let whole = self.partial.last() == Some(&b'\n') || self.partial.len() as u64 >= LONGEST;
-            if read == 0 || !whole {
-                break;
-            }
-            lines.extend(self.line().filter(&wanted));
-        }
-        Ok(lines)
-    }
-
-    /// The line that was read last, whole or not.
-    fn line(&mut self) -> Option<LogLine> {
-        if self.partial.is_empty() {
-            return None;
-        }
-        self.number += 1;
-        let line = decode(self.number, &self.partial);
-        self.partial.clear();
-        Some(line)
-    }
-}
-
-/// Follows a log; made by [`Store::follow_log`].
-pub struct LogFollower {
-    store: Store,
-    build: BuildNo,
-    from: u64,
-    progress: watch::Receiver<Progress>,
-    lines: Option<Lines>,
-}
-
-impl std::fmt::Debug for LogFollower {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("LogFollower").field("build", &self.build).field("from", &self.from).finish_non_exhaustive()
-    }
-}
-
-impl LogFollower {
-    /// The next lines, waiting for them if need be; `None` when the build has ended and all its lines were given.
-    ///
-    /// May be dropped at any time and called again.
-    ///
-    /// # Errors
-    /// When the log can't be read.
-    pub async fn next(&mut self) -> Result<Option<Vec<LogLine>>, StoreError> {
-        loop {
-            // Looked at before the file: what is written after this wakes the wait below.
-            let seen = *self.progress.borrow_and_update();
-            let lines = self.present(seen.ended).await?;
-            if !lines.is_empty() {
-                return Ok(Some(lines));
-            }
-            if seen.ended {
-                return Ok(None);
-            }
-            if self.progress.changed().await.is_err() {
-                // The log was packed or its build found finished: what is there now is all.
-                let lines = self.present(true).await?;
-                return Ok((!lines.is_empty()).then_some(lines));
-            }
-        }
-    }
-
-    /// A page of what is there. The reads are short and of pages that were just written, so they are not worth a thread.
-    async fn present(&mut self, ended: bool) -> Result<Vec<LogLine>, StoreError> {
-        if self.lines.is_none() {
-            self.lines = self.store.log_source(self.build).await?.map(Lines::new);
-        }
-        let Some(lines) = &mut self.lines else { return Ok(Vec::new()) };
-        let (build, from) = (self.build, self.from);
-        let mut page = lines.take(PAGE, |line| line.number >= from).map_err(|error| unreadable(build, &error))?;
-        if page.is_empty() && ended {
-            page.extend(lines.line().filter(|line| line.number >= from));
-        }
-        Ok(page)
-    }
 }
 
 /// Removes what a build's directory still holds.

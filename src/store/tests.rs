@@ -1,6 +1,7 @@
 //! What the store promises, as those who use it see it.
 
 mod fixture;
+mod logs;
 
 use std::collections::HashSet;
 use std::fs;
@@ -508,7 +509,7 @@ async fn a_log_is_followed_live_and_ends_with_its_build() {
     let fixture = Fixture::new();
     let number = fixture.enqueue(vec![new("images/a", "1")]).await[0].number;
     // Somebody follows before there is a line, and gets every line once.
-    let mut follower = fixture.store.follow_log(number, 1).await.expect("followed");
+    let mut follower = fixture.store.follow_log(number, 1, None).await.expect("followed");
     let following = tokio::spawn(async move {
         let mut seen = Vec::new();
         while let Some(lines) = follower.next().await.expect("read") {
@@ -537,7 +538,7 @@ async fn a_log_is_followed_live_and_ends_with_its_build() {
     assert_eq!(log(&fixture.store, number).await, all);
     assert!(!fixture.state().join("builds/1/log").exists());
     assert_eq!(fixture.store.build(number).await.expect("read").expect("there").log_lines, Some(1000));
-    let mut late = fixture.store.follow_log(number, 999).await.expect("followed");
+    let mut late = fixture.store.follow_log(number, 999, None).await.expect("followed");
     assert_eq!(late.next().await.expect("read").map(|lines| lines.len()), Some(2));
     assert_eq!(late.next().await.expect("read"), None);
     let page = LogPage { from: 10, limit: 2, stage: Some(Stage::Boot) };

@@ -191,6 +191,11 @@ impl Driver for FakeDriver {
         Ok(())
     }
 
+    async fn tidy(&self) -> Result<(usize, u64), PortError> {
+        self.reach.life.check();
+        Ok((0, 0))
+    }
+
     async fn release(&self, build: BuildNo) -> Result<usize, PortError> {
         let Reach { world, life } = &self.reach;
         let act = world.act(life, format!("release {build}"), None).await?;

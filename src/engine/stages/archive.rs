@@ -8,7 +8,7 @@ use super::super::runner::Run;
 use crate::blocking;
 use crate::domain::path::RepoPath;
 use crate::domain::pipeline::Stage;
-use crate::store::{LogPage, StoreError};
+use crate::store::{LogLine, StoreError};
 
 /// What is archived where the pipeline says nothing.
 const DEFAULT: [&str; 3] = [LOG, "reports/**", "console/**"];
@@ -17,8 +17,6 @@ const DEFAULT: [&str; 3] = [LOG, "reports/**", "console/**"];
 const LOG: &str = "packer.latest.log";
 /// The largest file that is archived, in bytes.
 const MOST_FILE: u64 = 512 << 20;
-/// Lines that are read from the log at once.
-const LINES: usize = 5000;
 
 pub(in crate::engine) async fn run(run: &mut Run) -> Result<(), StoreError> {
     super::render::keep_outputs(run);
@@ -30,27 +28,16 @@ pub(in crate::engine) async fn run(run: &mut Run) -> Result<(), StoreError> {
         run.archive(path, blob);
     }
     if let Some(path) = RepoPath::new(LOG).filter(|_| wanted.is_match(LOG)) {
-        let text = log_text(run).await?;
-        let blobs = run.engine.store().blobs().clone();
-        let blob = blocking::run(move || blobs.put(text.as_slice(), MOST_FILE)).await?;
+        let blob = run.engine.store().store_log_text(run.order.number, log_text).await?;
         run.archive(path, blob);
     }
     Ok(())
 }
 
-/// The whole log as people read it in a file.
-async fn log_text(run: &Run) -> Result<Vec<u8>, StoreError> {
-    let mut text = Vec::new();
-    let mut page = LogPage { from: 1, limit: LINES, stage: None };
-    loop {
-        let lines = run.engine.store().read_log(run.order.number, page).await?;
-        let Some(last) = lines.last() else { return Ok(text) };
-        page.from = last.number + 1;
-        for line in lines {
-            let stage = line.stage.map(Stage::word).unwrap_or_default();
-            text.extend(format!("{stage}: {}\n", line.text).into_bytes());
-        }
-    }
+/// A line of the log as people read it in a file.
+fn log_text(line: &LogLine) -> String {
+    let stage = line.stage.map(Stage::word).unwrap_or_default();
+    format!("{stage}: {}\n", line.text)
 }
 
 /// The files that the build left, under the names they are archived by.

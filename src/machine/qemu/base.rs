@@ -12,6 +12,7 @@ use sha2::{Digest as _, Sha256};
 use super::Qemu;
 use super::disks::{Disks, keep, trouble, write_whole};
 use super::download::Download;
+use super::making::Making;
 use super::qcow2::Header;
 use crate::blocking;
 use crate::domain::id::Digest;
@@ -55,9 +56,13 @@ impl Qemu {
     }
 
     async fn base_of_file(&self, path: &Path, format: DiskFormat, wait: &Wait) -> Result<Base, PortError> {
-        let file = open(path, self.settings.largest_base)?;
         let index = self.index(path, format);
-        let seen = seen(&file, path)?;
+        let (_, now) = self.look(path)?;
+        if let Some(base) = self.recall(&index, &now)? {
+            return Ok(base);
+        }
+        let _turn = self.making.turn(format!("file {}", index.display()), wait).await?;
+        let (file, seen) = self.look(path)?;
         if let Some(base) = self.recall(&index, &seen)? {
             return Ok(base);
         }
@@ -65,11 +70,12 @@ impl Qemu {
             // Before gigabytes are copied. What counts is the look at the copy, which nobody can change any more.
             Header::read(path)?.stand_alone(&path.display().to_string())?;
         }
+        self.room.require(seen.size, &format!("a copy of {}", path.display()))?;
         let copy = self.disks.work().join(format!("copy-{}", uuid::Uuid::new_v4().simple()));
         let (to, limit) = (copy.clone(), wait.clone());
         let summed = blocking::run(move || copy_summed(file, &to, &limit)).await;
         let base = match summed {
-            Ok(sha256) => self.adopt(&copy, format, sha256, &path.display().to_string(), wait).await,
+            Ok(sha256) => self.adopt_summed(&copy, format, sha256, &path.display().to_string(), wait).await,
             Err(error) => Err(error),
         };
         // Adopted, it has moved away.
@@ -90,9 +96,13 @@ impl Qemu {
         if let Some(base) = self.made(sha256)? {
             return Ok(base);
         }
+        let _turn = self.making.turn(Making::of_sum(&sha256), wait).await?;
+        if let Some(base) = self.made(sha256)? {
+            return Ok(base);
+        }
         let (largest, allow_private) = (self.settings.largest_base, &self.settings.private_downloads);
         let part = self.disks.work().join(format!("{}.part", sha256.hex()));
-        let download = Download { url, sha256, largest, allow_private };
+        let download = Download { url, sha256, largest, allow_private, room: &self.room };
         wait.run(&format!("downloading {url}"), download.fetch(&part, lines)).await?;
         let base = self.adopt(&part, format, sha256, url, wait).await;
         if base.is_err() {
@@ -102,7 +112,19 @@ impl Qemu {
         base
     }
 
-    /// Takes a file of ours as the base image of a sum. Nothing but its declared format says how it is read.
+    async fn adopt_summed(
+        &self,
+        file: &Path,
+        format: DiskFormat,
+        sha256: Digest,
+        what: &str,
+        wait: &Wait,
+    ) -> Result<Base, PortError> {
+        let _turn = self.making.turn(Making::of_sum(&sha256), wait).await?;
+        self.adopt(file, format, sha256, what, wait).await
+    }
+
+    /// Takes a file of ours as the base image of a sum, by whoever has the turn to. Nothing but its declared format says how it is read.
     async fn adopt(
         &self,
         file: &Path,
@@ -122,9 +144,17 @@ impl Qemu {
                 place_it(file.to_owned(), place).await?;
             }
             DiskFormat::Raw => {
+                let size = file.metadata().map_err(|error| trouble("read", file, &error))?.len();
+                self.room.require(size, &format!("the base image of {what}"))?;
                 let converted = file.with_extension("qcow2");
-                self.convert_raw(file, &converted, wait).await?;
-                place_it(converted, place).await?;
+                let placed = match self.convert_raw(file, &converted, wait).await {
+                    Ok(()) => place_it(converted.clone(), place).await,
+                    Err(error) => Err(error),
+                };
+                if placed.is_err() {
+                    let _none = std::fs::remove_file(&converted);
+                }
+                placed?;
                 std::fs::remove_file(file).map_err(|error| trouble("removed", file, &error))?;
             }
         }
@@ -137,6 +167,13 @@ impl Qemu {
         let tag = Tag::shared(&self.settings.state_dir);
         let convert = Program::new("qemu-img", &tag).args(["convert", "-f", "raw", "-O", "qcow2", "-m", "16", "-W"]);
         convert.arg(raw).arg(qcow2).check(&(Arc::new(Nowhere) as Lines), wait).await
+    }
+
+    /// A file that is to be a base image, and what it is now.
+    fn look(&self, path: &Path) -> Result<(File, Seen), PortError> {
+        let file = open(path, self.settings.largest_base)?;
+        let seen = seen(&file, path)?;
+        Ok((file, seen))
     }
 
     fn index(&self, path: &Path, format: DiskFormat) -> PathBuf {
@@ -184,7 +221,7 @@ fn open(path: &Path, largest: u64) -> Result<File, PortError> {
             path.display(),
             largest >> 20
         ))
-        .help("the configuration says how large a base image may be"));
+        .help("no larger base image is taken: name a smaller one, such as a compressed qcow2 file"));
     }
     Ok(file)
 }
@@ -226,17 +263,20 @@ fn copy_summed(mut from: File, to: &Path, wait: &Wait) -> Result<Digest, PortErr
 mod tests {
     use std::time::Duration;
 
+    use tokio::sync::mpsc;
+
     use super::super::{AcceleratorChoice, QemuSettings};
     use super::*;
-    use crate::engine::ports::PortErrorKind;
+    use crate::engine::ports::{Driver as _, PortErrorKind};
 
     fn qemu(state: &Path) -> Qemu {
         let settings = QemuSettings {
             name: "qemu".into(),
             state_dir: state.to_owned(),
             accelerator: AcceleratorChoice::Tcg,
-            private_downloads: super::super::AllowedInside::default(),
+            private_downloads: super::super::AllowedInside::new(|address| address.is_loopback()),
             largest_base: 1 << 20,
+            disk_free: 0,
             run_as: None,
         };
         Qemu::new(settings).expect("the state directory can be used")
@@ -290,5 +330,58 @@ mod tests {
         );
         assert!(qemu.disks.all().expect("a list").is_empty());
         assert_eq!(std::fs::read_dir(qemu.disks.work()).expect("a list").count(), 0);
+    }
+
+    /// An HTTP server that tells of each request, and answers it when it is let.
+    fn slow_server(body: Vec<u8>) -> (String, mpsc::UnboundedReceiver<()>, std::sync::mpsc::Sender<()>) {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+        let url = format!("http://{}/disk.raw", listener.local_addr().expect("an address"));
+        let (asked, requests) = mpsc::unbounded_channel();
+        let (let_go, go) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                let mut stream = stream.expect("a connection");
+                let _request = stream.read(&mut [0; 2048]).expect("a request");
+                if asked.send(()).is_err() || go.recv().is_err() {
+                    return;
+                }
+                let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\nconnection: close\r\n\r\n", body.len());
+                stream.write_all(&[head.as_bytes(), &body].concat()).expect("sent");
+            }
+        });
+        (url, requests, let_go)
+    }
+
+    #[tokio::test]
+    async fn a_slow_base_image_keeps_only_those_waiting_who_want_it() {
+        let state = tempfile::tempdir().expect("a directory");
+        let qemu = Arc::new(qemu(&state.path().join("s")));
+        let ask = |source: BaseSource| {
+            let qemu = Arc::clone(&qemu);
+            async move {
+                let wait = super::super::own_wait(Duration::from_secs(30));
+                qemu.base(&source, &(Arc::new(Nowhere) as Lines), &wait).await
+            }
+        };
+        let slow = vec![7; 70_000];
+        let (url, mut requests, let_go) = slow_server(slow.clone());
+        let source = BaseSource::Download { url, sha256: Digest::of(&slow), format: DiskFormat::Raw };
+        let first = tokio::spawn(ask(source.clone()));
+        requests.recv().await.expect("it is asked for");
+        let second = tokio::spawn(ask(source));
+
+        let raw = state.path().join("disk.raw");
+        std::fs::write(&raw, vec![5; 700_000]).expect("written");
+        let file = BaseSource::File { path: raw, format: DiskFormat::Raw };
+        let made = ask(file.clone()).await.expect("another base image");
+        assert_eq!(ask(file).await.expect("one that is there"), made);
+        let image = BaseSource::Image { disk: made.disk.clone(), sha256: made.sha256 };
+        assert_eq!(ask(image).await.expect("an image of the catalogue"), made);
+        assert!(!first.is_finished() && !second.is_finished());
+
+        let_go.send(()).expect("it waits");
+        let both = (first.await.expect("no panic"), second.await.expect("no panic"));
+        assert_eq!(both.0.expect("downloaded"), both.1.expect("the same"));
+        assert!(requests.try_recv().is_err(), "it was downloaded once");
     }
 }

@@ -5,6 +5,7 @@
 //! environment are not used, since then the proxy would resolve the name.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,6 +19,8 @@ use sha2::{Digest as _, Sha256};
 use tokio::io::AsyncWriteExt;
 
 use super::disks::trouble;
+use super::making::Making;
+use super::room::Room;
 use crate::blocking;
 use crate::domain::id::Digest;
 use crate::engine::ports::{Lines, PortError};
@@ -26,6 +29,10 @@ use crate::engine::ports::{Lines, PortError};
 const CONNECT: Duration = Duration::from_secs(20);
 /// How long a server may send nothing.
 const SILENCE: Duration = Duration::from_secs(60);
+/// After so many bytes it is looked whether there is still room on the disk.
+const LOOK_AFTER: u64 = 16 << 20;
+/// How long a part is kept for somebody to continue it.
+const RESUMABLE: Duration = Duration::from_hours(24);
 /// How many redirects are followed.
 const REDIRECTS: usize = 8;
 
@@ -61,10 +68,13 @@ pub(super) struct Download<'a> {
     pub(super) largest: u64,
     /// The addresses that are reached although they are not public.
     pub(super) allow_private: &'a AllowedInside,
+    /// Where it is written.
+    pub(super) room: &'a Room,
 }
 
 impl Download<'_> {
-    /// Downloads into a file, which is complete and right afterwards. A part that is there is continued.
+    /// Downloads into a file, which is complete and right afterwards. A part that is there is continued; one that is left
+    /// can be.
     pub(super) async fn fetch(&self, part: &Path, lines: &Lines) -> Result<(), PortError> {
         let had = part.metadata().map_or(0, |found| found.len());
         let sum = self.fetch_from(part, had, lines).await?;
@@ -95,21 +105,22 @@ impl Download<'_> {
             return Err(self.unsuccessful(response.status()));
         }
         let (start, hash) = if continued && had > 0 { (had, hashed(part).await?) } else { (0, Sha256::new()) };
-        let length = response.content_length().map(|length| length + start);
+        let length = response.content_length().map(|length| length.saturating_add(start));
         if length.is_some_and(|length| length > self.largest) {
-            return Err(self.too_large());
+            return Err(gone(part, self.too_large()));
         }
+        self.require(length.unwrap_or(start) - start).map_err(|error| gone(part, error))?;
         let what = if start > 0 { "continuing to download" } else { "downloading" };
         lines.line(format!("{what} {}: {} MiB", self.url, length.unwrap_or(0) >> 20).as_bytes());
         self.stream(response, part, start, hash).await
     }
 
     async fn stream(&self, response: Response, part: &Path, start: u64, mut hash: Sha256) -> Result<Digest, PortError> {
-        let broken = |error: &std::io::Error| trouble("written", part, error);
+        let broken = |error: &std::io::Error| gone(part, trouble("written", part, error));
         let mut options = tokio::fs::OpenOptions::new();
         let opened = options.create(true).append(start > 0).write(true).truncate(start == 0).open(part).await;
         let mut file = opened.map_err(|error| broken(&error))?;
-        let (mut size, mut bytes) = (start, response.bytes_stream());
+        let (mut size, mut looked, mut bytes) = (start, start, response.bytes_stream());
         while let Some(chunk) = bytes.next().await {
             let chunk = match chunk {
                 Ok(chunk) => chunk,
@@ -121,13 +132,22 @@ impl Download<'_> {
             };
             size += chunk.len() as u64;
             if size > self.largest {
-                return Err(self.too_large());
+                return Err(gone(part, self.too_large()));
+            }
+            if size - looked > LOOK_AFTER {
+                looked = size;
+                self.require(0).map_err(|error| gone(part, error))?;
             }
             hash.update(&chunk);
             file.write_all(&chunk).await.map_err(|error| broken(&error))?;
         }
         file.flush().await.map_err(|error| broken(&error))?;
         Ok(Digest(hash.finalize().into()))
+    }
+
+    /// Looks whether there is room for so many bytes more.
+    fn require(&self, bytes: u64) -> Result<(), PortError> {
+        self.room.require(bytes, &format!("the download of {}", self.url))
     }
 
     /// The last answer after all redirects. Each hop is looked at by us: no library decides where we go.
@@ -177,7 +197,7 @@ impl Download<'_> {
 
     fn too_large(&self) -> PortError {
         PortError::refused(format!("{} is larger than {} MiB", self.url, self.largest >> 20))
-            .help("the configuration says how large a base image may be")
+            .help("no larger base image is taken: name a smaller one, such as a compressed qcow2 file")
     }
 
     fn unsuccessful(&self, status: StatusCode) -> PortError {
@@ -274,6 +294,33 @@ impl std::io::Write for Hasher<'_> {
     fn flush(&mut self) -> std::io::Result<()> {
         Ok(())
     }
+}
+
+/// Removes parts that nobody goes on with: they are a day old, and no build has the turn to continue them. Says how many
+/// they were and what they took. Blocks.
+pub(super) fn sweep(work: &Path, making: &Making) -> Result<(usize, u64), PortError> {
+    let mut swept = (0, 0);
+    let entries = std::fs::read_dir(work).map_err(|error| trouble("listed", work, &error))?;
+    for part in entries.flatten().map(|entry| entry.path()) {
+        let sum = part.file_stem().and_then(|stem| stem.to_str()?.parse().ok());
+        let (Some(sum), Ok(found), true) =
+            (sum, part.metadata(), part.extension().is_some_and(|extension| extension == "part"))
+        else {
+            continue;
+        };
+        let old = found.modified().ok().and_then(|at| at.elapsed().ok()).is_some_and(|age| age > RESUMABLE);
+        if old && let Some(_turn) = making.free_turn(Making::of_sum(&sum)) {
+            remove(&part)?;
+            swept = (swept.0 + 1, swept.1 + found.blocks() * 512);
+        }
+    }
+    Ok(swept)
+}
+
+/// An error after which the part is of no use. Should it stay all the same, garbage collection finds it.
+fn gone(part: &Path, error: PortError) -> PortError {
+    let _swept_later = std::fs::remove_file(part);
+    error
 }
 
 fn remove(part: &Path) -> Result<(), PortError> {

@@ -11,10 +11,12 @@ mod credentials;
 mod disks;
 mod download;
 mod machine;
+mod making;
 mod publish;
 mod qcow2;
 mod qmp;
 mod recipe;
+mod room;
 mod rootfs;
 mod vm;
 
@@ -32,6 +34,8 @@ use self::accelerator::Accelerator;
 pub use self::accelerator::AcceleratorChoice;
 use self::disks::Disks;
 pub use self::download::AllowedInside;
+use self::making::Making;
+use self::room::Room;
 use super::lines::Nowhere;
 use super::process::{Program, Tag};
 use super::reap;
@@ -60,6 +64,8 @@ pub struct QemuSettings {
     pub private_downloads: AllowedInside,
     /// The largest base image that is taken, in bytes.
     pub largest_base: u64,
+    /// Bytes that stay free on the disk of the state directory when a base image is made.
+    pub disk_free: u64,
     /// The user and group that QEMU changes to once its files are open; for a daemon that is root. The state directory
     /// must let that user through (`x`), and base images are readable for everybody who gets there.
     pub run_as: Option<(u32, u32)>,
@@ -70,9 +76,9 @@ pub struct QemuSettings {
 pub struct Qemu {
     settings: QemuSettings,
     disks: Disks,
+    room: Room,
     accelerator: Mutex<Option<Accelerator>>,
-    /// Base images are made one at a time: the second who wants the same one finds it made.
-    making: Mutex<()>,
+    making: Making,
 }
 
 impl Qemu {
@@ -97,7 +103,8 @@ impl Qemu {
                 std::fs::remove_file(&left).map_err(|error| disks::trouble("removed", &left, &error))?;
             }
         }
-        Ok(Self { settings, disks, accelerator: Mutex::default(), making: Mutex::default() })
+        let room = Room::on(state, settings.disk_free);
+        Ok(Self { settings, disks, room, accelerator: Mutex::default(), making: Making::default() })
     }
 
     /// QEMU's version: `10.0.2`.
@@ -156,9 +163,7 @@ impl Driver for Qemu {
     }
 
     async fn base(&self, source: &BaseSource, lines: &Lines, wait: &Wait) -> Result<Base, PortError> {
-        let making = wait.run("waiting for another base image", async { Ok(self.making.lock().await) }).await?;
         let base = self.make_base(source, lines, wait).await?;
-        drop(making);
         self.accelerator(Some(&base.disk), lines, wait).await?;
         Ok(base)
     }
@@ -199,6 +204,11 @@ impl Driver for Qemu {
     async fn remove(&self, disk: &DiskId) -> Result<(), PortError> {
         let (disks, disk) = (self.disks.clone(), disk.clone());
         blocking::run(move || disks.remove(&disk)).await
+    }
+
+    async fn tidy(&self) -> Result<(usize, u64), PortError> {
+        let (making, work) = (self.making.clone(), self.disks.work());
+        blocking::run(move || download::sweep(&work, &making)).await
     }
 
     async fn release(&self, build: BuildNo) -> Result<usize, PortError> {

@@ -27,6 +27,8 @@ use crate::machine::process::{Program, Tag};
 const SCHEME: &str = "1";
 /// The virtual size of the disk in bytes; it grows with the disk it is booted from.
 const SIZE: u64 = 4 << 30;
+/// What making one takes at its height in bytes: the root as an archive and unpacked, then the disk of it in two formats.
+const ROOM: u64 = 2 << 30;
 /// Where the partition begins: sector 2048, one MiB, as everywhere. The boot loader lies before it.
 const START: u64 = 1 << 20;
 /// Where GRUB's package has the first sector.
@@ -45,10 +47,14 @@ impl Qemu {
         let files = files_archive(recipe)
             .map_err(|error| PortError::failed(format!("the recipe's files can't be packed: {error}")))?;
         let index = self.disks.bases().join(format!("recipe-{}.json", digest(recipe, &files).hex()));
-        let known = std::fs::read_to_string(&index).ok().and_then(|sum| sum.trim().parse().ok());
-        if let Some(base) = known.map(|sum| self.made(sum)).transpose()?.flatten() {
+        if let Some(base) = self.cooked(&index)? {
             return Ok(base);
         }
+        let _turn = self.making.turn(format!("recipe {}", index.display()), wait).await?;
+        if let Some(base) = self.cooked(&index)? {
+            return Ok(base);
+        }
+        self.room.require(ROOM, &format!("a base image of {}", recipe.suite))?;
         let work = self.disks.work().join(format!("recipe-{}", uuid::Uuid::new_v4().simple()));
         std::fs::create_dir(&work).map_err(|error| trouble("made", &work, &error))?;
         let made = self.cook(recipe, &files, &work, lines, wait).await;
@@ -60,6 +66,12 @@ impl Qemu {
         cleaned?;
         write_whole(&index, format!("{}\n", sha256.hex()).as_bytes())?;
         self.made(sha256)?.ok_or_else(|| PortError::unavailable("the base image that was just made has vanished"))
+    }
+
+    /// What was made of a recipe earlier, if it is there.
+    fn cooked(&self, index: &Path) -> Result<Option<Base>, PortError> {
+        let known = std::fs::read_to_string(index).ok().and_then(|sum| sum.trim().parse().ok());
+        Ok(known.map(|sum| self.made(sum)).transpose()?.flatten())
     }
 
     async fn cook(

@@ -17,7 +17,7 @@ impl LineSink for Kept {
     }
 }
 
-/// Serves `/image` (with ranges), `/norange`, `/cut` (breaks off half way), and redirects.
+/// Serves `/image` (with ranges), `/norange`, `/unsaid` (no length), `/cut` (breaks off half way), and redirects.
 async fn server(content: Vec<u8>) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let address = listener.local_addr().expect("an address");
@@ -55,6 +55,7 @@ fn answer(path: &str, from: usize, content: &[u8]) -> Vec<u8> {
         "/image" if from > 0 => whole("206 Partial Content", &content[from..], content.len() - from),
         "/image" | "/norange" => whole("200 OK", content, content.len()),
         "/cut" => whole("200 OK", &content[..content.len() / 2], content.len()),
+        "/unsaid" => [b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n", content].concat(),
         "/hop" => redirect("/image"),
         "/file" => redirect("file:///etc/shadow"),
         "/loop" => redirect("/loop"),
@@ -82,7 +83,8 @@ impl Case {
 
     async fn fetch(&self, path: &str, sha256: Digest) -> Result<(), PortError> {
         let url = format!("http://{}{path}", self.address);
-        let download = Download { url: &url, sha256, largest: 2 << 20, allow_private: &loopback() };
+        let room = Room::on(self.directory.path(), 0);
+        let download = Download { url: &url, sha256, largest: 2 << 20, allow_private: &loopback(), room: &room };
         download.fetch(&self.part(), &(self.kept.clone() as Lines)).await
     }
 
@@ -138,10 +140,32 @@ async fn what_is_missing_too_large_or_endless_is_said_so() {
     let sum = Digest::of(&case.content);
     assert!(case.fetch("/none", sum).await.expect_err("missing").message.contains("404"));
     assert!(case.fetch("/loop", sum).await.expect_err("endless").message.contains("redirects more than"));
-    let url = format!("http://{}/image", case.address);
-    let small = Download { url: &url, sha256: sum, largest: 1 << 20, allow_private: &loopback() };
-    let error = small.fetch(&case.part(), &(case.kept.clone() as Lines)).await.expect_err("too large");
-    assert!(error.message.contains("larger than 1 MiB"), "{error}");
+}
+
+#[tokio::test]
+async fn what_can_not_be_resumed_leaves_nothing() {
+    let case = Case::new().await;
+    let fetch = |path: &'static str, largest: u64, keep: u64| {
+        let (url, room) = (format!("http://{}{path}", case.address), Room::on(case.directory.path(), keep));
+        let (sha256, part, lines) = (Digest::of(&case.content), case.part(), case.kept.clone() as Lines);
+        async move {
+            let download = Download { url: &url, sha256, largest, allow_private: &loopback(), room: &room };
+            download.fetch(&part, &lines).await.expect_err("refused")
+        }
+    };
+    for path in ["/image", "/unsaid"] {
+        let error = fetch(path, 1 << 20, 0).await;
+        assert!(error.message.contains("larger than 1 MiB"), "{path}: {error}");
+        assert!(!case.part().exists(), "{path}: what is too large once is so again");
+        let error = fetch(path, 2 << 20, 1 << 60).await;
+        assert!(error.message.contains("there is no room for the download of http://"), "{path}: {error}");
+        assert!(!case.part().exists(), "{path}");
+    }
+    // A part of what is too large goes too.
+    fetch("/cut", 2 << 20, 0).await;
+    assert!(case.part().exists(), "this one can be continued");
+    fetch("/image", 1 << 20, 0).await;
+    assert!(!case.part().exists());
 }
 
 #[tokio::test]
@@ -151,7 +175,9 @@ async fn addresses_inside_are_refused_by_number_by_name_and_after_a_redirect() {
         let allowed = if is_allowed { loopback() } else { AllowedInside::default() };
         let (part, lines) = (case.part(), case.kept.clone() as Lines);
         async move {
-            let download = Download { url: &url, sha256: Digest::of(b""), largest: 1 << 20, allow_private: &allowed };
+            let room = Room::on("/", 0);
+            let (sha256, largest) = (Digest::of(b""), 1 << 20);
+            let download = Download { url: &url, sha256, largest, allow_private: &allowed, room: &room };
             let error = download.fetch(&part, &lines).await.expect_err("refused");
             assert_eq!(error.kind, PortErrorKind::Refused, "{url}: {error}");
             error.message
@@ -174,6 +200,7 @@ fn each_hop_is_judged_alike() {
         sha256: Digest::of(b""),
         largest: 0,
         allow_private: &AllowedInside::default(),
+        room: &Room::on("/", 0),
     };
     let permit = |url: &str| download.permit(&url.parse().expect("a URL"));
     assert!(permit("http://1.1.1.1/").is_ok());
@@ -200,4 +227,28 @@ fn each_hop_is_judged_alike() {
     for outside in ["1.1.1.1", "100.128.0.1", "2606:4700::1111"] {
         assert!(is_public(outside.parse().expect("an address")), "{outside} is inside");
     }
+}
+
+#[test]
+fn a_part_is_swept_after_a_day_unless_somebody_continues_it() {
+    let work = tempfile::tempdir().expect("a directory");
+    let (making, old) = (Making::default(), std::time::SystemTime::now() - RESUMABLE - Duration::from_secs(60));
+    let part = |name: &str, at: Option<std::time::SystemTime>| {
+        let path = work.path().join(name);
+        std::fs::write(&path, vec![1; 5000]).expect("written");
+        if let Some(at) = at {
+            std::fs::File::options().write(true).open(&path).and_then(|file| file.set_modified(at)).expect("dated");
+        }
+        path
+    };
+    let sum = |text: &str| Digest::of(text.as_bytes());
+    let name = |text: &str| format!("{}.part", sum(text).hex());
+    let (left, fresh) = (part(&name("left"), Some(old)), part(&name("fresh"), None));
+    let (held, other) = (part(&name("held"), Some(old)), part("disk.part", Some(old)));
+    let turn = making.free_turn(Making::of_sum(&sum("held"))).expect("nobody has it");
+    assert_eq!(sweep(work.path(), &making).expect("swept"), (1, 8192));
+    assert!(!left.exists() && fresh.exists() && held.exists() && other.exists());
+    drop(turn);
+    assert_eq!(sweep(work.path(), &making).expect("swept").0, 1);
+    assert!(!held.exists());
 }
