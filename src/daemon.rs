@@ -166,8 +166,13 @@ impl Tasks {
     }
 }
 
-/// Sweeps leftovers and collects garbage now and then.
+/// Looks at once whether driver and sandbox work, so that nobody waits for it later; sweeps leftovers and collects garbage
+/// now and then.
 async fn care(engine: Engine, stop: CancellationToken) -> Result<()> {
+    let health = engine.health().await;
+    for error in [health.driver.as_ref().err(), health.sandbox.as_ref().err()].into_iter().flatten() {
+        warn!(%error, help = error.help, "what builds need does not work");
+    }
     loop {
         tokio::select! {
             () = stop.cancelled() => return Ok(()),

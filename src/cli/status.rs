@@ -7,7 +7,9 @@ use super::{Context, Failure, look};
 use crate::server::wire::{BundleView, StatusView};
 
 pub(super) async fn run(context: &Context) -> Result<(), Failure> {
-    let answer: StatusView = context.client.get("/v1/status").await?;
+    // What is fresh is not shown where there is much of it, so it need not be asked for.
+    let path = if context.json { "/v1/status" } else { "/v1/status?attention=true" };
+    let answer: StatusView = context.client.get(path).await?;
     context.print(&answer, describe)?;
     if answer.healthy { Ok(()) } else { Err(Failure::quiet()) }
 }
@@ -19,7 +21,7 @@ fn describe(status: &StatusView, style: Style) -> String {
     }
     let shown: Vec<&BundleView> = status.bundles.iter().filter(|bundle| bundle.state != "fresh").collect();
     // A healthy factory is quiet, unless it is so small that every bundle fits on a screen.
-    let shown = if shown.is_empty() && status.bundles.len() <= 10 { status.bundles.iter().collect() } else { shown };
+    let shown = if shown.is_empty() { status.bundles.iter().collect() } else { shown };
     if !shown.is_empty() {
         out.push('\n');
     }
@@ -75,7 +77,7 @@ fn footer(out: &mut String, status: &StatusView) {
     for repository in &status.repositories {
         if let Some(problem) = &repository.problem {
             let _ = writeln!(out, "repository {}: {problem}", repository.repository);
-        } else if status.bundles.is_empty() {
+        } else if status.total == 0 {
             let _ = writeln!(out, "push to: git push {} HEAD:main", repository.path);
         }
     }

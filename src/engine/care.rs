@@ -1,7 +1,7 @@
 //! Care: retention, garbage collection, verification. Rows go first, files after; what is needed is decided in
 //! `domain::retention`, from what is served, pinned, published or under way.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeSet, HashSet};
 
 use thiserror::Error;
 use tracing::info;
@@ -89,7 +89,7 @@ impl Engine {
             let inputs = self.store().inputs(record.order.number).await?;
             needed.fingerprints.extend(inputs.into_iter().map(|(_, declared, _)| declared));
         }
-        for wanted in unpoisoned(&self.shared.wanted).values().flat_map(HashMap::values) {
+        for wanted in unpoisoned(&self.shared.wanted).values().flat_map(|wanted| wanted.values()) {
             needed.fingerprints.extend(wanted.prints().map(|(_, declared)| declared));
         }
         Ok(needed)

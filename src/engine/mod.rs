@@ -81,7 +81,7 @@ struct Shared {
     /// What earlier readings of trees parsed, one cache for each repository.
     caches: HashMap<RepoName, Arc<Cache>>,
     /// What the newest planned tip wants of each bundle: what may publish, and what it is based on.
-    wanted: Mutex<HashMap<(RepoName, Branch), Wanted>>,
+    wanted: Mutex<HashMap<(RepoName, Branch), Arc<Wanted>>>,
     /// How the last look at each repository went. Before the first one nobody knows what is wanted of it.
     outlooks: Mutex<BTreeMap<RepoName, Outlook>>,
     /// The builds that run in this process.
@@ -268,8 +268,13 @@ impl Engine {
 
     /// What the newest planned tip of its branch wants of a bundle.
     fn wanted(&self, key: &BundleKey) -> Option<Arc<Buildable>> {
+        self.wanted_on(&key.repository, &key.branch).get(&key.path).cloned()
+    }
+
+    /// What the newest planned tip of a branch wants; nothing where none was planned.
+    fn wanted_on(&self, repository: &RepoName, branch: &Branch) -> Arc<Wanted> {
         let wanted = unpoisoned(&self.shared.wanted);
-        wanted.get(&(key.repository.clone(), key.branch.clone()))?.get(&key.path).cloned()
+        wanted.get(&(repository.clone(), branch.clone())).cloned().unwrap_or_default()
     }
 
     /// Whether the configuration has a repository of this name.

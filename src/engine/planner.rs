@@ -422,7 +422,9 @@ impl Engine {
             let buildable = bundle.verdict.as_ref().ok()?;
             Some((bundle.path.clone(), Arc::clone(buildable)))
         });
-        let before = unpoisoned(&self.shared.wanted).insert((repository.clone(), branch.clone()), buildable.collect());
+        let wanted = Arc::new(buildable.collect());
+        let before = unpoisoned(&self.shared.wanted).insert((repository.clone(), branch.clone()), wanted);
+        // Not while the lock is held.
         drop(before);
     }
 

@@ -3,14 +3,15 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::planner::{Planned, prints};
+use super::planner::Planned;
 use super::{Engine, unpoisoned};
-use crate::domain::build::{BuildState, Outcome, StageProgress};
+use crate::domain::build::{Build, BuildState, Outcome, StageProgress};
 use crate::domain::bundle::BundleKey;
-use crate::domain::id::{Branch, BuildNo, RepoName};
+use crate::domain::id::{BuildNo, RepoName};
 use crate::domain::path::RepoPath;
 use crate::domain::pipeline::Stage;
 use crate::domain::plan::{Action, BundlePlan, Plan};
+use crate::manifest::reading::Buildable;
 use crate::store::{BuildRecord, Durations, Served, StoreError};
 
 /// What a branch's newest plan said, kept for those who look.
@@ -70,27 +71,103 @@ pub struct BundleState {
     pub left: Option<u64>,
 }
 
+/// Which bundles somebody wants to see.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Which {
+    /// All of them.
+    All,
+    /// Those that are not fresh; the fresh ones only where there are no more than this in all.
+    Attention(usize),
+}
+
+/// The factory as a person wants to see it.
+#[derive(Clone, Debug)]
+pub struct Standings {
+    /// Bundles of tracked branches, those that want attention first.
+    pub shown: Vec<BundleState>,
+    /// How many fresh ones there are besides.
+    pub more_fresh: usize,
+    /// The builds that are queued or running, oldest first.
+    pub unfinished: Vec<BuildRecord>,
+}
+
 impl Engine {
-    /// The bundles of every tracked branch, those that want attention first.
+    /// How the bundles of every tracked branch stand. A fresh bundle is known by what is in memory; of the others the
+    /// last builds are read.
     ///
     /// # Errors
     /// When the database can't be read.
-    pub async fn bundle_states(&self) -> Result<Vec<BundleState>, StoreError> {
+    pub async fn standings(&self, which: Which) -> Result<Standings, StoreError> {
         let plans = unpoisoned(&self.shared.plans).clone();
+        let all: usize = plans.values().map(|plan| plan.plan.bundles.len()).sum();
+        let leaves_out = matches!(which, Which::Attention(few) if all > few);
         let unfinished = self.store().unfinished().await?;
         // The oldest of a bundle is the one that runs, or will first.
         let active: HashMap<_, _> = unfinished.iter().rev().map(|record| (&record.order.key, record)).collect();
-        let mut states = Vec::new();
-        for ((repository, branch), plan) in plans {
-            let served = self.store().served(&repository, &branch).await?;
-            let last = self.store().last_builds(&repository, &branch).await?;
-            let mut look = Look { engine: self, repository, branch, served, last, active: &active };
+        let mut shown = Vec::new();
+        for ((repository, branch), plan) in &plans {
+            let wanted = self.wanted_on(repository, branch);
+            let served = self.store().served_prints(repository, branch).await?;
+            let mut open = Vec::new();
             for bundle in &plan.plan.bundles {
-                states.push(look.at(bundle).await?);
+                let key =
+                    BundleKey { repository: repository.clone(), branch: branch.clone(), path: bundle.bundle.clone() };
+                let wanted = wanted.get(&key.path);
+                let is_served = served
+                    .get(&key.path)
+                    .is_some_and(|served| wanted.is_some_and(|wanted| wanted.prints().eq(served.iter().copied())));
+                let is_fresh = plan_is_fresh(bundle.action, is_served) && !active.contains_key(&key);
+                if !(is_fresh && leaves_out) {
+                    open.push(Open { key, bundle, wanted, is_served });
+                }
             }
+            shown.extend(self.states(open, &active).await?);
         }
-        states.sort_by(|a, b| (a.standing, &a.key).cmp(&(b.standing, &b.key)));
+        shown.retain(|state| !(leaves_out && state.standing == Standing::Fresh));
+        shown.sort_by(|a, b| (a.standing, &a.key).cmp(&(b.standing, &b.key)));
+        Ok(Standings { more_fresh: all - shown.len(), shown, unfinished })
+    }
+
+    async fn states(
+        &self,
+        open: Vec<Open<'_>>,
+        active: &HashMap<&BundleKey, &BuildRecord>,
+    ) -> Result<Vec<BundleState>, StoreError> {
+        let keys: Vec<BundleKey> = open.iter().map(|bundle| bundle.key.clone()).collect();
+        let mut served = self.store().served_among(keys.clone()).await?;
+        let mut last = self.store().last_builds(keys).await?;
+        let mut states = Vec::with_capacity(open.len());
+        for bundle in open {
+            let (served, last) = (served.remove(&bundle.key), last.remove(&bundle.key));
+            states.push(match active.get(&bundle.key) {
+                Some(record) => self.under_way(bundle.key, served, record).await?,
+                None => bundle.at_rest(served, last),
+            });
+        }
         Ok(states)
+    }
+
+    async fn under_way(
+        &self,
+        key: BundleKey,
+        served: Option<Served>,
+        record: &BuildRecord,
+    ) -> Result<BundleState, StoreError> {
+        let (number, build) = (record.order.number, &record.build);
+        let (standing, reason, left) = if build.state == BuildState::Queued {
+            (Standing::Waiting, self.wait_reason(number), None)
+        } else {
+            let durations = self.store().durations(&key.repository, &key.path).await?;
+            (Standing::Running, doing(build), left(record, &durations, self.clock().now().0))
+        };
+        Ok(BundleState { key, standing, reason, build: Some(record.clone()), served, left })
+    }
+
+    /// The bundles that the newest plans of the tracked branches know.
+    pub fn planned_bundles(&self) -> Vec<RepoPath> {
+        let plans = unpoisoned(&self.shared.plans);
+        let bundles = plans.values().flat_map(|plan| &plan.plan.bundles);
+        bundles.map(|bundle| bundle.bundle.clone()).collect()
     }
 
     /// Why a queued build waits; empty where nothing was found yet that holds it.
@@ -149,71 +226,52 @@ impl Engine {
     }
 }
 
-struct Look<'a> {
-    engine: &'a Engine,
-    repository: RepoName,
-    branch: Branch,
-    served: HashMap<RepoPath, Served>,
-    last: HashMap<RepoPath, BuildRecord>,
-    active: &'a HashMap<&'a BundleKey, &'a BuildRecord>,
+/// A bundle that is looked at more closely.
+struct Open<'a> {
+    key: BundleKey,
+    bundle: &'a BundlePlan,
+    wanted: Option<&'a Arc<Buildable>>,
+    /// Whether it is served with what is wanted.
+    is_served: bool,
 }
 
-impl Look<'_> {
-    async fn at(&mut self, plan: &BundlePlan) -> Result<BundleState, StoreError> {
-        let planned = || plan.reason.clone().into_owned();
-        let path = plan.bundle.clone();
-        let key = BundleKey { repository: self.repository.clone(), branch: self.branch.clone(), path };
-        let served = self.served.remove(&key.path);
-        let wanted = self.engine.wanted(&key).map(|wanted| prints(&wanted));
-        let active = self.active.get(&key);
-        let last = self.last.remove(&key.path);
-        let is_fresh = served.as_ref().map(|served| &served.stages) == wanted.as_ref();
-        let mut state =
-            BundleState { key, standing: Standing::Fresh, reason: String::new(), build: None, served, left: None };
-        if let Some(record) = active {
-            self.under_way(&mut state, record).await?;
-            return Ok(state);
-        }
-        state.build = last;
-        let outcome = state.build.as_ref().and_then(|record| record.build.outcome);
-        (state.standing, state.reason) = match (plan.action, is_fresh, outcome) {
-            (Action::Unbuildable, ..) => (Standing::Unbuildable, planned()),
-            (_, true, _) | (Action::Unchanged, ..) => (Standing::Fresh, String::new()),
-            (_, false, Some(Outcome::Failed)) => (Standing::Failed, planned()),
-            (_, false, Some(Outcome::Cancelled)) => (Standing::Stale, "its build was cancelled".to_owned()),
-            (_, false, Some(Outcome::Passed)) if state.served.is_none() && wanted_without_image(wanted.as_ref()) => {
+impl Open<'_> {
+    /// Where it stands while no build of it is under way.
+    fn at_rest(self, served: Option<Served>, last: Option<BuildRecord>) -> BundleState {
+        let planned = || self.bundle.reason.clone().into_owned();
+        let outcome = last.as_ref().and_then(|record| record.build.outcome);
+        let (standing, reason) = match (self.bundle.action, outcome) {
+            (Action::Unbuildable, _) => (Standing::Unbuildable, planned()),
+            (action, _) if plan_is_fresh(action, self.is_served) => (Standing::Fresh, String::new()),
+            (_, Some(Outcome::Failed)) => (Standing::Failed, planned()),
+            (_, Some(Outcome::Cancelled)) => (Standing::Stale, "its build was cancelled".to_owned()),
+            (_, Some(Outcome::Passed)) if served.is_none() && self.wanted.is_some_and(publishes_nothing) => {
                 (Standing::Fresh, String::new())
             }
-            (_, false, _) => (Standing::Stale, planned()),
+            _ => (Standing::Stale, planned()),
         };
-        Ok(state)
+        BundleState { key: self.key, standing, reason, build: last, served, left: None }
     }
+}
 
-    async fn under_way(&self, state: &mut BundleState, record: &BuildRecord) -> Result<(), StoreError> {
-        state.build = Some(record.clone());
-        if record.build.state == BuildState::Queued {
-            state.standing = Standing::Waiting;
-            state.reason = self.engine.wait_reason(record.order.number);
-            return Ok(());
-        }
-        state.standing = Standing::Running;
-        let durations = self.engine.store().durations(&state.key.repository, &state.key.path).await?;
-        state.left = left(record, &durations, self.engine.clock().now().0);
-        state.reason = record
-            .build
-            .current()
-            .map(|(stage, run)| match &run.step {
-                Some((step, of, name)) => format!("{stage} › {name}, step {step} of {of}"),
-                None => stage.to_string(),
-            })
-            .unwrap_or_default();
-        Ok(())
-    }
+fn plan_is_fresh(action: Action, is_served: bool) -> bool {
+    action == Action::Unchanged || (action != Action::Unbuildable && is_served)
+}
+
+/// What a running build does now.
+fn doing(build: &Build) -> String {
+    build
+        .current()
+        .map(|(stage, run)| match &run.step {
+            Some((step, of, name)) => format!("{stage} › {name}, step {step} of {of}"),
+            None => stage.to_string(),
+        })
+        .unwrap_or_default()
 }
 
 /// Whether a bundle's pipeline publishes nothing, so that nothing can be served.
-fn wanted_without_image(wanted: Option<&Vec<(Stage, crate::domain::id::Fingerprint)>>) -> bool {
-    wanted.is_some_and(|stages| stages.iter().all(|(stage, _)| *stage != Stage::Snapshot))
+fn publishes_nothing(wanted: &Arc<Buildable>) -> bool {
+    wanted.stage(Stage::Snapshot).is_none()
 }
 
 /// Milliseconds that are likely left, from the medians of the stages that have not ended; `None` where one of them never

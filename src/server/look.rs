@@ -82,9 +82,9 @@ pub(super) async fn builds(
 async fn known_bundle(engine: &Engine, name: &str) -> Result<RepoPath, No> {
     let wanted = RepoPath::new(name).unwrap_or_default();
     let is_known = |path: &RepoPath| *path == wanted || path.name() == wanted.as_bytes();
-    let planned = engine.bundle_states().await?;
+    let planned = engine.planned_bundles();
     let built = engine.store().builds(BuildFilter { limit: MOST_BUILDS, ..BuildFilter::default() }).await?;
-    let paths = planned.iter().map(|state| &state.key.path).chain(built.iter().map(|record| &record.order.key.path));
+    let paths = planned.iter().chain(built.iter().map(|record| &record.order.key.path));
     let mut found: Vec<RepoPath> = paths.filter(|path| is_known(path)).cloned().collect();
     found.sort();
     found.dedup();

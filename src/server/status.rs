@@ -1,7 +1,8 @@
 //! `status`: the answer first, then everything that it rests on.
 
 use axum::Json;
-use axum::extract::State;
+use axum::extract::{Query, State};
+use serde::Deserialize;
 
 use super::answer::No;
 use super::look::view;
@@ -10,14 +11,28 @@ use super::{Served, wire};
 use crate::domain::build::BuildState;
 use crate::engine::Engine;
 use crate::engine::memory::BuildRecord;
-use crate::engine::views::{BundleState, Standing};
+use crate::engine::views::{BundleState, Standing, Standings, Which};
 
 /// How long a queued build is likely to take is looked up for so many: those behind them wait too long for it to matter.
 const MOST_ESTIMATES: usize = 100;
 
-pub(super) async fn status(State(served): State<Served>) -> Result<Json<StatusView>, No> {
+/// So many bundles are shown whatever their state.
+const FEW: usize = 10;
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct StatusQuery {
+    /// Leaves out fresh bundles, where there are more than a few bundles in all.
+    attention: bool,
+}
+
+pub(super) async fn status(
+    State(served): State<Served>,
+    Query(query): Query<StatusQuery>,
+) -> Result<Json<StatusView>, No> {
     let engine = &served.engine;
-    let states = engine.bundle_states().await?;
+    let which = if query.attention { Which::Attention(FEW) } else { Which::All };
+    let standings = engine.standings(which).await?;
     let mut problems: Vec<String> = engine.store().broken().into_iter().collect();
     let health = engine.health().await;
     let driver = health.driver.clone().unwrap_or_else(|error| {
@@ -30,15 +45,15 @@ pub(super) async fn status(State(served): State<Served>) -> Result<Json<StatusVi
         Err(error) => format!("does not work: {error}; {}", error.help),
     };
     let mut unfinished = (Vec::new(), Vec::new());
-    for record in engine.store().unfinished().await? {
+    for record in &standings.unfinished {
         if record.build.state == BuildState::Running {
-            unfinished.0.push(view(engine, &record));
+            unfinished.0.push(view(engine, record));
         } else {
             let about = match unfinished.1.len() {
-                ..MOST_ESTIMATES => estimate(engine, &record).await?,
+                ..MOST_ESTIMATES => estimate(engine, record).await?,
                 _ => None,
             };
-            unfinished.1.push(queued(engine, &record, about));
+            unfinished.1.push(queued(engine, record, about));
         }
     }
     let space = engine.store().disk_space()?;
@@ -48,10 +63,11 @@ pub(super) async fn status(State(served): State<Served>) -> Result<Json<StatusVi
         problem: served.surroundings.problem(&repository.name).or_else(|| engine.trouble(&repository.name)),
     });
     Ok(Json(StatusView {
-        summary: summary(&states, &problems),
+        summary: summary(&standings, &problems),
         healthy: problems.is_empty(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
-        bundles: states.iter().map(|state| bundle_view(engine, state)).collect(),
+        bundles: standings.shown.iter().map(|state| bundle_view(engine, state)).collect(),
+        total: standings.shown.len() + standings.more_fresh,
         running: unfinished.0,
         queue: unfinished.1,
         driver,
@@ -76,13 +92,14 @@ pub(super) async fn estimate(engine: &Engine, record: &BuildRecord) -> Result<Op
 }
 
 /// One sentence a person could say aloud.
-fn summary(states: &[BundleState], problems: &[String]) -> String {
+fn summary(standings: &Standings, problems: &[String]) -> String {
     if !problems.is_empty() {
         return format!("The factory is not well: {}.", problems[0]);
     }
-    let count = |standing: Standing| states.iter().filter(|state| state.standing == standing).count();
-    let total = states.len();
-    let fresh = count(Standing::Fresh);
+    let Standings { shown, more_fresh, .. } = standings;
+    let count = |standing: Standing| shown.iter().filter(|state| state.standing == standing).count();
+    let total = shown.len() + more_fresh;
+    let fresh = count(Standing::Fresh) + more_fresh;
     let mut sentence = match (total, fresh) {
         (0, _) => return "Nothing to build yet: no bundle was pushed.".to_owned(),
         (1, 1) => "The bundle is fresh.".to_owned(),

@@ -473,8 +473,10 @@ pub struct StatusView {
     pub problems: Vec<String>,
     /// The version of the program.
     pub version: String,
-    /// The bundles of the tracked branches.
+    /// The bundles of the tracked branches; all of them, if not only those were asked for that want attention.
     pub bundles: Vec<BundleView>,
+    /// How many there are in all.
+    pub total: usize,
     /// Builds that run.
     pub running: Vec<BuildView>,
     /// Builds that wait, with the reason of each.

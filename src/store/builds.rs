@@ -10,7 +10,7 @@ use super::journal_shape::BuildJson;
 use super::shape::{Col, Json};
 use crate::domain::build::{Build, BuildState, Order};
 use crate::domain::bundle::BundleKey;
-use crate::domain::id::{Branch, BuildNo, RepoName};
+use crate::domain::id::{BuildNo, RepoName};
 use crate::domain::path::RepoPath;
 use crate::domain::pipeline::Stage;
 
@@ -101,21 +101,24 @@ impl Store {
         self.db().read("list the unfinished builds", work).await
     }
 
-    /// The newest build of each bundle of a branch that ended and was not superseded. Quick however many builds there
-    /// were.
+    /// The newest builds of these bundles that ended and were not superseded. Quick however many builds there were.
     ///
     /// # Errors
     /// When the database can't be read.
-    pub async fn last_builds(
-        &self,
-        repository: &RepoName,
-        branch: &Branch,
-    ) -> Result<HashMap<RepoPath, BuildRecord>, StoreError> {
-        let (repository, branch) = (repository.clone(), branch.clone());
+    pub async fn last_builds(&self, keys: Vec<BundleKey>) -> Result<HashMap<BundleKey, BuildRecord>, StoreError> {
         let work = move |tx: &Transaction<'_>| {
-            let which = "WHERE bundle.repository = ?1 AND bundle.branch = ?2 AND build.number = bundle.last_finished";
-            let records = query(tx, which, (Col(&repository), Col(&branch)))?;
-            Ok(records.into_iter().map(|record| (record.order.key.path.clone(), record)).collect())
+            let mut statement = tx.prepare_cached(&format!(
+                "{SELECT} WHERE bundle.repository = ?1 AND bundle.branch = ?2 AND bundle.path = ?3
+                   AND build.number = bundle.last_finished"
+            ))?;
+            let mut found = HashMap::new();
+            for key in keys {
+                let params = (Col(&key.repository), Col(&key.branch), Col(&key.path));
+                if let Some(last) = statement.query_row(params, record).optional()? {
+                    found.insert(key, last);
+                }
+            }
+            Ok(found)
         };
         self.db().read("list the last builds", work).await
     }

@@ -60,13 +60,26 @@ impl Store {
     /// # Errors
     /// When the database can't be read.
     pub async fn served_of(&self, key: &BundleKey) -> Result<Option<Served>, StoreError> {
-        let key = key.clone();
+        Ok(self.served_among(vec![key.clone()]).await?.remove(key))
+    }
+
+    /// What serves these bundles.
+    ///
+    /// # Errors
+    /// When the database can't be read.
+    pub async fn served_among(&self, keys: Vec<BundleKey>) -> Result<HashMap<BundleKey, Served>, StoreError> {
         let work = move |tx: &Transaction<'_>| {
             let mut statement = tx.prepare_cached(&format!("{SELECT} AND path = ?3"))?;
-            let params = (Col(&key.repository), Col(&key.branch), Col(&key.path));
-            Ok(statement.query_row(params, served_row).optional()?.map(|(_, served)| served))
+            let mut found = HashMap::new();
+            for key in keys {
+                let params = (Col(&key.repository), Col(&key.branch), Col(&key.path));
+                if let Some((_, served)) = statement.query_row(params, served_row).optional()? {
+                    found.insert(key, served);
+                }
+            }
+            Ok(found)
         };
-        self.db().read("read what serves a bundle", work).await
+        self.db().read("read what serves bundles", work).await
     }
 
     /// The declared fingerprints that each bundle of a branch is served with; from memory, if nothing that serves has

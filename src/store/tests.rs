@@ -97,7 +97,7 @@ async fn a_newer_plan_supersedes_what_is_queued_and_nothing_else() {
     assert_eq!((old.outcome, old.reason.as_str()), (Some(Outcome::Superseded), "superseded by a newer push"));
     let other = fixture.store.build(running).await.expect("read").expect("there").build;
     assert_eq!(other.state, BuildState::Running);
-    let last = fixture.store.last_builds(&factory(), &"main".into()).await.expect("read");
+    let last = fixture.store.last_builds(vec![key("images/a"), key("images/b")]).await.expect("read");
     assert!(last.is_empty(), "a superseded build is no last result");
     let open = fixture.store.open_builds().await.expect("read");
     let seen: Vec<_> = open.iter().map(|open| (open.number.0, open.key.path.to_string(), open.state)).collect();
@@ -254,8 +254,8 @@ async fn an_image_serves_until_its_bundle_is_gone_and_can_t_be_removed_before() 
     assert!(matches!(store.image("0aaa").await, Err(StoreError::Ambiguous { .. })));
     assert_eq!(store.image("%").await.expect("read"), None);
     assert_eq!(store.images_named("debian-nginx").await.expect("read").len(), 2);
-    let last = store.last_builds(&factory(), &"main".into()).await.expect("read");
-    assert_eq!(last[&key("images/a").path].build.image, Some(first.id.clone()));
+    let last = store.last_builds(vec![key("images/a"), key("images/b")]).await.expect("read");
+    assert_eq!(last[&key("images/a")].build.image, Some(first.id.clone()));
 
     assert!(matches!(store.remove_image(&first.id).await, Err(StoreError::Refused { .. })), "served");
     store.pin(&second.id).await.expect("pinned");
@@ -605,7 +605,8 @@ async fn status_stays_quick_with_a_long_history() {
     };
     let last = plan(
         "SELECT build.fold FROM build JOIN bundle ON bundle.id = build.bundle LEFT JOIN log ON log.build = build.number
-         WHERE bundle.repository = 'factory' AND bundle.branch = 'main' AND build.number = bundle.last_finished",
+         WHERE bundle.repository = 'factory' AND bundle.branch = 'main' AND bundle.path = x'00'
+           AND build.number = bundle.last_finished",
     );
     assert!(!last.contains("SCAN") && last.starts_with("SEARCH bundle"), "{last}");
     let unfinished = plan("SELECT number FROM build WHERE state <> 'finished' ORDER BY number");

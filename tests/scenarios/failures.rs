@@ -1,6 +1,7 @@
 //! What fails, is cancelled or takes too long: said once, cleaned up, and not done again by itself.
 
 use factoryd::engine::ports::PortError;
+use factoryd::engine::views::Which;
 
 use crate::factory::Factory;
 use crate::world::Trouble;
@@ -258,4 +259,23 @@ fn a_base_image_that_nobody_knows_is_said() {
     factory.edit("images/web/build-vars.yml", "img_base: debian", "img_base: beos");
     factory.deliver(&[]);
     assert_eq!(factory.failure(1).message, "no image, bundle or alias is called `beos`");
+}
+
+#[test]
+fn who_asks_for_what_wants_attention_is_told_that_and_how_much_is_fresh() {
+    let mut factory = Factory::new();
+    factory.bundle("images/site", "debian");
+    factory.bundle("images/shop", "debian");
+    factory.deliver(&[]);
+    factory.deliver(&[("images/site/scripts/install.sh", "#!/bin/sh\necho installing\nfail no package nginx\n")]);
+    let look = |which| {
+        let standings = factory.run(|engine| async move { engine.standings(which).await }).expect("read");
+        let shown = standings.shown.iter();
+        let shown: Vec<String> = shown.map(|state| format!("{} {}", state.key.path, state.standing.word())).collect();
+        (shown.join(", "), standings.more_fresh)
+    };
+    let all = "images/site failed, images/shop fresh, images/web fresh";
+    assert_eq!(look(Which::All), (all.to_owned(), 0));
+    assert_eq!(look(Which::Attention(3)), (all.to_owned(), 0), "so few are all shown");
+    assert_eq!(look(Which::Attention(2)), ("images/site failed".to_owned(), 2));
 }
