@@ -62,7 +62,8 @@ async fn run(settings: Settings) -> Result<()> {
     let stop = CancellationToken::new();
     let polls = PollStates::default();
     let (hints, received) = mpsc::channel(HINTS);
-    let surroundings = Arc::new(Around { paths: parts.paths.clone(), polls: polls.clone(), watch: None.into() });
+    let surroundings =
+        Arc::new(Around { paths: parts.paths.clone(), polls: polls.clone(), watch: Ok(WatchFault::default()).into() });
 
     reaper::recover(&engine).await.context("recovering interrupted builds")?;
     let mut tasks = Tasks { set: JoinSet::new(), stop: stop.clone() };
@@ -125,7 +126,7 @@ fn watch(
     let watched = paths.iter().map(|(name, path)| (name.clone(), path.clone())).collect();
     match RefWatch::start(watched) {
         Ok(watch) => {
-            *surroundings.watch.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(watch.fault());
+            surroundings.watched(Ok(watch.fault()));
             let stop = tasks.stop.clone();
             tasks.spawn("watch", async move {
                 watch.run(hints, stop.clone()).await;
@@ -133,7 +134,10 @@ fn watch(
                 Ok(())
             });
         }
-        Err(error) => warn!(%error, "references can't be watched; polling finds what is pushed"),
+        Err(error) => {
+            warn!(%error, "references can't be watched; polling finds what is pushed");
+            surroundings.watched(Err(error.to_string()));
+        }
     }
 }
 
@@ -241,7 +245,14 @@ fn sentence(unfinished: &[crate::store::OpenBuild]) -> String {
 struct Around {
     paths: BTreeMap<RepoName, PathBuf>,
     polls: PollStates,
-    watch: std::sync::Mutex<Option<WatchFault>>,
+    /// What the watch says of itself, or why there is none.
+    watch: std::sync::Mutex<Result<WatchFault, String>>,
+}
+
+impl Around {
+    fn watched(&self, watch: Result<WatchFault, String>) {
+        *self.watch.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = watch;
+    }
 }
 
 impl Surroundings for Around {
@@ -252,7 +263,10 @@ impl Surroundings for Around {
     fn problem(&self, repository: &RepoName) -> Option<String> {
         let fetch = self.polls.get(repository).error.map(|error| format!("{error}; what was fetched before is kept"));
         let watch = self.watch.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let watch = watch.as_ref().and_then(WatchFault::get).map(|error| format!("{error}; it is polled"));
-        fetch.or(watch)
+        let watch = match &*watch {
+            Ok(watch) => watch.get().map(|error| error.to_string()),
+            Err(error) => Some(error.clone()),
+        };
+        fetch.or(watch.map(|error| format!("{error}; it is polled")))
     }
 }

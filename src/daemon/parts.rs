@@ -133,7 +133,7 @@ fn policy(settings: &Settings, state: &std::path::Path) -> Result<Policy> {
         driver: settings.default_driver.clone(),
         aliases: settings.bases.iter().map(|(name, base)| (name.clone(), base_image(base))).collect(),
         base_directories: settings.base_directories.clone(),
-        memory: settings.limits.memory,
+        memory: settings.limits.memory.or_else(most_memory),
         machine: settings.drivers.get(&settings.default_driver).map(machine_limits).unwrap_or_default(),
         slots: usize::try_from(settings.limits.builds).unwrap_or(usize::MAX),
         disk_free: settings.limits.disk_free,
@@ -146,6 +146,14 @@ fn policy(settings: &Settings, state: &std::path::Path) -> Result<Policy> {
         keep_for: settings.retention.age.map(Duration::from_millis),
         scratch: state.join("scratch"),
     })
+}
+
+/// What machines may have together where the configuration does not say: three quarters of the host's memory, in bytes.
+fn most_memory() -> Option<u64> {
+    let told = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let kib: u64 =
+        told.lines().find_map(|line| line.strip_prefix("MemTotal:"))?.trim().strip_suffix(" kB")?.parse().ok()?;
+    Some(kib / 4 * 3 * 1024)
 }
 
 fn machine_limits(driver: &DriverSettings) -> MachineLimits {

@@ -15,7 +15,7 @@ const TICKED: i32 = -9;
 /// libssh2's code for a call that would block.
 const AGAIN: i32 = -37;
 /// How long ending a command's processes may take.
-const ENDING: Duration = Duration::from_secs(8);
+const ENDING: Duration = Duration::from_secs(5);
 
 /// Why a command has no exit code.
 #[derive(Debug)]

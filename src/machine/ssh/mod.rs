@@ -32,7 +32,7 @@ use worker::{Request, Work};
 /// How long a connecting thread may take to notice that the wait has ended: it may wait for a banner.
 const LATE: Duration = Duration::from_secs(4);
 /// How long a working thread may take to end what it started in the guest.
-const ENDING: Duration = Duration::from_secs(9);
+const ENDING: Duration = Duration::from_secs(6);
 
 /// What is known of a host key that a guest shows.
 #[derive(Clone, Debug, PartialEq, Eq)]
