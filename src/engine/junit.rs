@@ -1,5 +1,7 @@
-//! Reads JUnit XML reports, which come from a sandbox and are not trusted: bounded in size, depth and number, no
-//! document type, no entity but XML's own five and character references.
+//! Reads JUnit XML reports, which come from a sandbox and are not trusted: bounded in size, depth and number, each report
+//! and all of them together, no document type, no entity but XML's own five and character references.
+
+use std::sync::Arc;
 
 use quick_xml::Reader;
 use quick_xml::XmlVersion;
@@ -11,8 +13,12 @@ use thiserror::Error;
 pub const REPORT_BYTES: usize = 16 << 20;
 /// Elements within one another; reports need five.
 const DEPTH: usize = 32;
-/// Test cases in one report.
+/// Test cases that are kept of all reports together.
 const CASES: usize = 100_000;
+/// What is kept of their texts together, in bytes.
+const TEXT_BYTES: usize = 16 << 20;
+/// What is read of all reports together, in bytes.
+const ALL_BYTES: usize = 128 << 20;
 /// What is kept of a message, in bytes.
 const MESSAGE_BYTES: usize = 4096;
 /// What is kept of a name, in bytes.
@@ -35,7 +41,7 @@ pub enum Outcome {
 #[derive(Clone, Debug, PartialEq)]
 pub struct TestCase {
     /// The class or the module it belongs to, else the suite; may be empty.
-    pub suite: String,
+    pub suite: Arc<str>,
     /// Its name.
     pub name: String,
     /// How it ended.
@@ -72,8 +78,8 @@ pub enum ReportError {
     /// Its elements lie too deep in one another.
     #[error("the report's elements lie more than {DEPTH} deep in one another")]
     TooDeep,
-    /// It has too many tests.
-    #[error("the report has more than {CASES} tests")]
+    /// Other reports have used up what is read.
+    #[error("{} MiB of reports were read before it, and more are not", ALL_BYTES >> 20)]
     TooMany,
     /// It is something else.
     #[error("the report's first element is `{0}` and not `testsuites` or `testsuite`")]
@@ -83,36 +89,100 @@ pub enum ReportError {
     Cut,
 }
 
-/// Reads a report.
-///
-/// # Errors
-/// When it is not a JUnit report, or uses what a report has no need of.
-pub fn read(report: &[u8]) -> Result<Vec<TestCase>, ReportError> {
-    if report.len() > REPORT_BYTES {
-        return Err(ReportError::TooLarge(report.len()));
+/// How many tests ended in which way, those that are not kept among them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// They passed.
+    pub passed: u64,
+    /// What they check is not so, or they could not be run to their end.
+    pub bad: u64,
+    /// They were not run.
+    pub skipped: u64,
+}
+
+impl Tally {
+    /// All of them.
+    pub fn all(&self) -> u64 {
+        self.passed + self.bad + self.skipped
     }
-    let text = std::str::from_utf8(report).map_err(|error| ReportError::NotText(error.valid_up_to()))?;
-    let mut reader = Reader::from_str(text);
-    let mut state = State::default();
-    loop {
-        let event = reader.read_event();
-        let at = reader.buffer_position();
-        let not_xml = |error: quick_xml::Error| ReportError::NotXml { at, why: error.to_string() };
-        match event.map_err(not_xml)? {
-            Event::Start(element) => state.open(&element, at)?,
-            Event::Empty(element) => {
-                state.open(&element, at)?;
-                state.close();
-            }
-            Event::End(_) => state.close(),
-            Event::Text(text) => state.text(&text.xml_content(XmlVersion::Implicit1_0)),
-            Event::CData(text) => state.text(&text.xml_content(XmlVersion::Implicit1_0)),
-            Event::GeneralRef(reference) => state.text(&resolve(&reference, at)?),
-            Event::DocType(_) => return Err(ReportError::DocumentType),
-            Event::Eof if state.seen && state.open.is_empty() => return Ok(state.cases),
-            Event::Eof => return Err(ReportError::Cut),
-            Event::Comment(_) | Event::Decl(_) | Event::PI(_) => {}
+
+    fn of(&mut self, outcome: Outcome) -> &mut u64 {
+        match outcome {
+            Outcome::Passed => &mut self.passed,
+            Outcome::Failed | Outcome::Errored => &mut self.bad,
+            Outcome::Skipped => &mut self.skipped,
         }
+    }
+}
+
+/// What the reports of a stage say. All of them share one budget: what is beyond it is counted and not kept.
+#[derive(Debug, Default)]
+pub struct Reports {
+    /// The tests that are kept, in the order of the reports.
+    pub cases: Vec<TestCase>,
+    /// All tests.
+    pub tally: Tally,
+    /// Bytes of the kept tests' texts.
+    kept: usize,
+    /// Bytes that were read.
+    read: usize,
+}
+
+impl Reports {
+    /// How many tests were counted and not kept.
+    pub fn left_out(&self) -> u64 {
+        self.tally.all().saturating_sub(self.cases.len() as u64)
+    }
+
+    /// Whether a report of so many bytes can still be read.
+    ///
+    /// # Errors
+    /// When it is too large, or too much was read before it.
+    pub fn admits(&self, bytes: usize) -> Result<(), ReportError> {
+        if bytes > REPORT_BYTES {
+            return Err(ReportError::TooLarge(bytes));
+        }
+        if bytes > ALL_BYTES - self.read {
+            return Err(ReportError::TooMany);
+        }
+        Ok(())
+    }
+
+    /// Reads one more report. One that has a fault adds nothing.
+    ///
+    /// # Errors
+    /// When it is not a JUnit report, or uses what a report has no need of.
+    pub fn read(&mut self, report: &[u8]) -> Result<(), ReportError> {
+        self.admits(report.len())?;
+        self.read += report.len();
+        let before = (self.cases.len(), self.tally, self.kept);
+        let done = State::new(self).read(report);
+        if done.is_err() {
+            self.cases.truncate(before.0);
+            (self.tally, self.kept) = (before.1, before.2);
+        }
+        done
+    }
+
+    /// Keeps a test, if there is room for it.
+    fn keep(&mut self, suite: Arc<str>, name: String, seconds: f64) -> bool {
+        let bytes = suite.len() + name.len();
+        // Once one was left out, all that follow are: what is kept is a beginning and has no holes.
+        let kept = self.left_out() == 0 && self.cases.len() < CASES && bytes <= TEXT_BYTES - self.kept;
+        if kept {
+            self.kept += bytes;
+            self.cases.push(TestCase { suite, name, outcome: Outcome::Passed, seconds, message: String::new() });
+        }
+        self.tally.passed += 1;
+        kept
+    }
+
+    /// Adds to the message of the test that was kept last.
+    fn tell(&mut self, text: &str) {
+        let Some(case) = self.cases.last_mut() else { return };
+        let before = case.message.len();
+        append(&mut case.message, text, MESSAGE_BYTES.min(before + TEXT_BYTES - self.kept));
+        self.kept += case.message.len() - before;
     }
 }
 
@@ -125,17 +195,51 @@ enum Element {
     Other,
 }
 
-#[derive(Default)]
-struct State {
+/// One report as it is read.
+struct State<'r> {
+    reports: &'r mut Reports,
     seen: bool,
     open: Vec<Element>,
-    suites: Vec<String>,
-    cases: Vec<TestCase>,
+    suites: Vec<Arc<str>>,
+    /// How the test that was opened last ended, as far as it is known; `None` before the first.
+    outcome: Option<Outcome>,
+    /// Whether that test is kept.
+    kept: bool,
     /// Whether the open verdict has had no text yet.
     first_piece: bool,
 }
 
-impl State {
+impl<'r> State<'r> {
+    fn new(reports: &'r mut Reports) -> Self {
+        let (open, suites) = (Vec::new(), Vec::new());
+        Self { reports, seen: false, open, suites, outcome: None, kept: false, first_piece: false }
+    }
+
+    fn read(mut self, report: &[u8]) -> Result<(), ReportError> {
+        let text = std::str::from_utf8(report).map_err(|error| ReportError::NotText(error.valid_up_to()))?;
+        let mut reader = Reader::from_str(text);
+        loop {
+            let event = reader.read_event();
+            let at = reader.buffer_position();
+            let not_xml = |error: quick_xml::Error| ReportError::NotXml { at, why: error.to_string() };
+            match event.map_err(not_xml)? {
+                Event::Start(element) => self.open(&element, at)?,
+                Event::Empty(element) => {
+                    self.open(&element, at)?;
+                    self.close();
+                }
+                Event::End(_) => self.close(),
+                Event::Text(text) => self.text(&text.xml_content(XmlVersion::Implicit1_0)),
+                Event::CData(text) => self.text(&text.xml_content(XmlVersion::Implicit1_0)),
+                Event::GeneralRef(reference) => self.text(&resolve(&reference, at)?),
+                Event::DocType(_) => return Err(ReportError::DocumentType),
+                Event::Eof if self.seen && self.open.is_empty() => return Ok(()),
+                Event::Eof => return Err(ReportError::Cut),
+                Event::Comment(_) | Event::Decl(_) | Event::PI(_) => {}
+            }
+        }
+    }
+
     fn open(&mut self, element: &BytesStart<'_>, at: u64) -> Result<(), ReportError> {
         let local = element.local_name();
         let name = local.into_inner();
@@ -149,11 +253,11 @@ impl State {
         let attributes = Attributes::of(element, at)?;
         let kind = match (name, self.open.last()) {
             ("testsuites" | "testsuite", _) => {
-                self.suites.push(attributes.name);
+                self.suites.push(attributes.name.into());
                 Element::Suite
             }
             ("testcase", _) => {
-                self.case(attributes)?;
+                self.case(attributes);
                 Element::Case
             }
             ("failure", Some(Element::Case)) => self.verdict(Outcome::Failed, attributes),
@@ -171,41 +275,50 @@ impl State {
         }
     }
 
-    fn case(&mut self, attributes: Attributes) -> Result<(), ReportError> {
-        if self.cases.len() >= CASES {
-            return Err(ReportError::TooMany);
-        }
-        let suite = attributes.class.or_else(|| self.suites.last().cloned()).unwrap_or_default();
+    fn case(&mut self, attributes: Attributes) {
+        let last = self.reports.cases.last().map(|case| &case.suite);
+        let suite = match (attributes.class, self.suites.last()) {
+            // The tests of a class stand together: they share its name.
+            (Some(class), _) => {
+                last.filter(|last| ***last == *class).cloned().unwrap_or_else(|| Arc::from(class.as_str()))
+            }
+            (None, Some(suite)) => Arc::clone(suite),
+            (None, None) => Arc::default(),
+        };
         let seconds = attributes.time.parse().unwrap_or(0.0);
         let seconds = if f64::is_finite(seconds) && seconds > 0.0 { seconds } else { 0.0 };
-        let name = attributes.name;
-        self.cases.push(TestCase { suite, name, outcome: Outcome::Passed, seconds, message: String::new() });
-        Ok(())
+        self.kept = self.reports.keep(suite, attributes.name, seconds);
+        self.outcome = Some(Outcome::Passed);
     }
 
     /// The first verdict counts: a test that failed may also err when it is taken down.
     fn verdict(&mut self, outcome: Outcome, attributes: Attributes) -> Element {
-        match self.cases.last_mut() {
-            Some(case) if case.outcome == Outcome::Passed => {
-                case.outcome = outcome;
-                case.message = attributes.message;
-                self.first_piece = true;
-                Element::Verdict
-            }
-            _ => Element::Other,
+        if self.outcome != Some(Outcome::Passed) {
+            return Element::Other;
         }
+        self.outcome = Some(outcome);
+        self.reports.tally.passed -= 1;
+        *self.reports.tally.of(outcome) += 1;
+        if self.kept
+            && let Some(case) = self.reports.cases.last_mut()
+        {
+            case.outcome = outcome;
+            self.reports.tell(&attributes.message);
+            self.first_piece = true;
+        }
+        Element::Verdict
     }
 
     /// A piece of a text: entities and sections divide it.
     fn text(&mut self, text: &str) {
-        if self.open.last() != Some(&Element::Verdict) {
+        if self.open.last() != Some(&Element::Verdict) || !self.kept {
             return;
         }
-        let Some(case) = self.cases.last_mut() else { return };
-        if std::mem::take(&mut self.first_piece) && !case.message.is_empty() {
-            append(&mut case.message, "\n", MESSAGE_BYTES);
+        let has_message = self.reports.cases.last().is_some_and(|case| !case.message.is_empty());
+        if std::mem::take(&mut self.first_piece) && has_message {
+            self.reports.tell("\n");
         }
-        append(&mut case.message, text, MESSAGE_BYTES);
+        self.reports.tell(text);
     }
 }
 
@@ -271,6 +384,12 @@ fn append(to: &mut String, text: &str, room: usize) {
 mod tests {
     use super::*;
 
+    fn read(report: &[u8]) -> Result<Vec<TestCase>, ReportError> {
+        let mut reports = Reports::default();
+        reports.read(report)?;
+        Ok(reports.cases)
+    }
+
     #[test]
     fn what_pytest_writes_is_read() {
         let report = r#"<?xml version="1.0" encoding="utf-8"?><testsuites><testsuite name="pytest" tests="3">
@@ -327,5 +446,42 @@ mod tests {
     fn long_messages_are_cut_between_characters() {
         let report = format!("<testsuite><testcase><error>{}</error></testcase></testsuite>", "\u{e9}".repeat(5000));
         assert_eq!(read(report.as_bytes()).unwrap()[0].message.len(), MESSAGE_BYTES);
+    }
+
+    #[test]
+    fn all_reports_share_one_budget_and_what_is_beyond_is_counted() {
+        let case = r#"<testcase name="t"><failure/></testcase>"#;
+        let report = format!("<testsuite name=\"{}\">{}</testsuite>", "s".repeat(NAME_BYTES), case.repeat(1000));
+        let mut reports = Reports::default();
+        let most = TEXT_BYTES / (NAME_BYTES + 1);
+        let count = most / 1000 + 2;
+        for _ in 0..count {
+            reports.read(report.as_bytes()).unwrap();
+        }
+        assert_eq!(reports.cases.len(), most, "the suite's name counts for each test: rows and answers have it so");
+        assert_eq!(reports.tally, Tally { bad: count as u64 * 1000, ..Tally::default() });
+        assert_eq!(reports.left_out(), count as u64 * 1000 - most as u64);
+        let names: std::collections::HashSet<*const u8> =
+            reports.cases.iter().map(|case| case.suite.as_ptr()).collect();
+        assert!(names.len() <= count, "it is in memory once for each report");
+
+        // A report with a fault adds nothing, also to the numbers.
+        let before = (reports.tally, reports.cases.len());
+        let cut = format!("<testsuite>{case}<testcase>");
+        assert_eq!(reports.read(cut.as_bytes()), Err(ReportError::Cut));
+        assert_eq!((reports.tally, reports.cases.len()), before);
+    }
+
+    #[test]
+    fn small_tests_are_bounded_by_their_number_and_reports_by_their_bytes() {
+        let mut reports = Reports::default();
+        let report = format!("<testsuite>{}</testsuite>", "<testcase/>".repeat(CASES + 1));
+        reports.read(report.as_bytes()).unwrap();
+        assert_eq!((reports.cases.len(), reports.left_out()), (CASES, 1));
+        let spaces = vec![b' '; REPORT_BYTES - 12];
+        let large = [&spaces[..], b"<testsuite/>"].concat();
+        let read = (0..).take_while(|_| reports.read(&large).is_ok()).count();
+        assert_eq!(read, (ALL_BYTES - report.len()) / REPORT_BYTES);
+        assert_eq!(reports.read(&large), Err(ReportError::TooMany));
     }
 }

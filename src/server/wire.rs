@@ -263,7 +263,7 @@ pub struct TestView {
 impl From<TestCase> for TestView {
     fn from(case: TestCase) -> Self {
         Self {
-            suite: case.suite,
+            suite: case.suite.to_string(),
             name: case.name,
             outcome: case.outcome.word().to_owned(),
             seconds: Some(case.seconds),

@@ -1,5 +1,7 @@
 //! The test cases that a build's reports tell of.
 
+use std::sync::Arc;
+
 use rusqlite::Transaction;
 
 use super::Store;
@@ -45,8 +47,8 @@ impl Text for CaseOutcome {
 /// A test case.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TestCase {
-    /// The suite or class it belongs to.
-    pub suite: String,
+    /// The suite or class it belongs to; many share one.
+    pub suite: Arc<str>,
     /// Its name.
     pub name: String,
     /// How it ended.
@@ -67,10 +69,15 @@ impl Store {
             let mut statement = tx.prepare_cached(
                 "SELECT suite, name, outcome, seconds, message FROM test_case WHERE build = ?1 ORDER BY number",
             )?;
+            let mut suite: Arc<str> = Arc::default();
             let rows = statement.query_map([Col(build)], |row| {
                 let Col(outcome) = row.get(2)?;
+                let name = row.get_ref(0)?.as_str()?;
+                if *suite != *name {
+                    suite = Arc::from(name);
+                }
                 Ok(TestCase {
-                    suite: row.get(0)?,
+                    suite: Arc::clone(&suite),
                     name: row.get(1)?,
                     outcome,
                     seconds: row.get(3)?,

@@ -5,6 +5,7 @@ mod base;
 pub(super) mod boot;
 pub(super) mod provision;
 pub(super) mod render;
+mod reports;
 pub(super) mod snapshot;
 mod steps;
 pub(super) mod test;

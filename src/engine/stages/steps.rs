@@ -12,9 +12,7 @@ use crate::domain::expression::Text;
 use crate::domain::inputs::{From, Input};
 use crate::domain::path::RepoPath;
 use crate::domain::pipeline::{Action, Stage, Step, StepPath};
-use crate::engine::junit;
 use crate::engine::ports::{Exit, HostJob, HostProgram, Lines, PortErrorKind, Wait};
-use crate::store::TestCase;
 
 /// The steps of one stage.
 pub(super) struct Steps<'a> {
@@ -232,58 +230,14 @@ fn checkout_of(run: &Run) -> PathBuf {
     run.scratch.join("checkout")
 }
 
-fn reports_of(run: &Run) -> PathBuf {
+/// Where the reports of the steps lie.
+pub(super) fn reports_of(run: &Run) -> PathBuf {
     run.files.join("reports")
 }
 
 fn below(directory: &Path, path: &RepoPath) -> PathBuf {
     use std::os::unix::ffi::OsStrExt;
     directory.join(std::ffi::OsStr::from_bytes(path.as_bytes()))
-}
-
-/// Reads every JUnit report that the steps left. One that can't be read is said in the log and lost to nobody: it is
-/// archived as it is.
-pub(super) async fn read_reports(run: &Run, log: &StepLog) -> Vec<TestCase> {
-    let directory = reports_of(run);
-    let read = blocking::run(move || {
-        let mut files = Vec::new();
-        super::archive::files_below(&directory, &mut files);
-        files.sort();
-        files
-            .into_iter()
-            .filter(|file| file.extension().is_some_and(|extension| extension == "xml"))
-            .map(|file| (file.clone(), read_report(&file)))
-            .collect::<Vec<_>>()
-    });
-    let mut cases = Vec::new();
-    for (file, report) in read.await {
-        let name = file.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        match report {
-            Ok(found) => cases.extend(found.into_iter().map(into_case)),
-            Err(error) => log.say(&format!("the report {name} can't be read: {error}")),
-        }
-    }
-    cases
-}
-
-fn read_report(file: &Path) -> Result<Vec<junit::TestCase>, String> {
-    let size = file.metadata().map_err(|error| error.to_string())?.len();
-    if size > junit::REPORT_BYTES as u64 {
-        return Err(format!("it is larger than {} bytes", junit::REPORT_BYTES));
-    }
-    let bytes = std::fs::read(file).map_err(|error| error.to_string())?;
-    junit::read(&bytes).map_err(|error| error.to_string())
-}
-
-fn into_case(case: junit::TestCase) -> TestCase {
-    use crate::store::CaseOutcome;
-    let outcome = match case.outcome {
-        junit::Outcome::Passed => CaseOutcome::Passed,
-        junit::Outcome::Failed => CaseOutcome::Failed,
-        junit::Outcome::Skipped => CaseOutcome::Skipped,
-        junit::Outcome::Errored => CaseOutcome::Error,
-    };
-    TestCase { suite: case.suite, name: case.name, outcome, seconds: case.seconds, message: case.message }
 }
 
 fn arguments(run: &Run, args: &[Text]) -> Result<String, Stop> {

@@ -3,9 +3,10 @@
 use super::super::failure::Stop;
 use super::super::runner::{Done, Run};
 use super::steps::{self, Steps};
-use super::{final_disk, start_machine};
+use super::{final_disk, reports, start_machine};
 use crate::domain::pipeline::Stage;
-use crate::store::{CaseOutcome, Payload, Record, TestCase};
+use crate::engine::junit::Tally;
+use crate::store::{Payload, Record};
 
 /// The machine's role: what its console log and its tag are called.
 const ROLE: &str = "test";
@@ -23,34 +24,25 @@ pub(in crate::engine) async fn run(run: &mut Run) -> Result<Done, Stop> {
     let resolved = run.resolved(Stage::Test, found).await?;
     let steps = Steps { stage: Stage::Test, steps: &test.steps, reports: &test.reports, wait };
     let ended = steps::run(run, &steps).await;
-    let cases = steps::read_reports(run, &log).await;
-    let ended = ended.map_err(|stop| with_counts(stop, &cases));
+    let tests = reports::read(run, &log).await;
+    let ended = ended.map_err(|stop| with_counts(stop, tests.tally));
     // What the reports say is kept, whether the tests passed or not.
-    run.attach([Record::TestReport(cases.clone())]);
+    run.attach([Record::TestReport(tests.cases)]);
     ended?;
     run.destroy_machine(ROLE).await?;
-    let count = |outcome: CaseOutcome| cases.iter().filter(|case| case.outcome == outcome).count() as u64;
-    let payload = Payload::Test {
-        passed: count(CaseOutcome::Passed),
-        skipped: count(CaseOutcome::Skipped),
-        failed_allowed: count(CaseOutcome::Failed) + count(CaseOutcome::Error),
-    };
+    let Tally { passed, bad, skipped } = tests.tally;
+    let payload = Payload::Test { passed, skipped, failed_allowed: bad };
     Ok(Done { resolved, payload, moved: None, expires: None, records: Vec::new() })
 }
 
 /// The numbers of the reports say more than an exit code.
-fn with_counts(stop: Stop, cases: &[TestCase]) -> Stop {
-    let failed = bad(cases);
+fn with_counts(stop: Stop, tally: Tally) -> Stop {
     match stop {
-        Stop::Failed(mut problem) if failed > 0 => {
-            let noun = if cases.len() == 1 { "test" } else { "tests" };
-            problem.message = format!("{failed} of {} {noun} failed", cases.len());
+        Stop::Failed(mut problem) if tally.bad > 0 => {
+            let noun = if tally.all() == 1 { "test" } else { "tests" };
+            problem.message = format!("{} of {} {noun} failed", tally.bad, tally.all());
             Stop::Failed(problem)
         }
         other => other,
     }
-}
-
-fn bad(cases: &[TestCase]) -> usize {
-    cases.iter().filter(|case| matches!(case.outcome, CaseOutcome::Failed | CaseOutcome::Error)).count()
 }
