@@ -4,7 +4,11 @@
 //! the parent stage's. The *resolved* one adds what is known only when the stage starts: the base image's sum, the driver,
 //! the machine's settings, the versions of the tools on the host. Planning needs the first, results are kept under both.
 
+use std::cmp::Ordering;
 use std::fmt;
+use std::iter::Peekable;
+use std::slice::Iter;
+use std::sync::Arc;
 
 use sha2::{Digest as _, Sha256};
 
@@ -90,11 +94,17 @@ impl Input {
         }
     }
 
+    /// What this is the state of, in the order of the inputs themselves.
+    fn key(&self) -> Key<'_> {
+        match self {
+            Self::File { from, path, .. } => Key::File(*from, path),
+            Self::Value { name, .. } => Key::Value(name),
+            Self::Base { bundle, .. } => Key::Base(bundle),
+        }
+    }
+
     fn hash_into(&self, hasher: &mut Sha256) {
-        let mut field = |bytes: &[u8]| {
-            hasher.update((bytes.len() as u64).to_be_bytes());
-            hasher.update(bytes);
-        };
+        let mut field = |bytes: &[u8]| hash_field(hasher, bytes);
         match self {
             Self::File { from, path, kind, oid } => {
                 field(b"file");
@@ -116,6 +126,19 @@ impl Input {
     }
 }
 
+/// [`Input::subject`], without making a text of it.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+enum Key<'a> {
+    File(From, &'a RepoPath),
+    Value(&'a str),
+    Base(&'a RepoPath),
+}
+
+fn hash_field(hasher: &mut Sha256, bytes: &[u8]) {
+    hasher.update((bytes.len() as u64).to_be_bytes());
+    hasher.update(bytes);
+}
+
 fn shorten(text: &str) -> String {
     const MOST: usize = 40;
     let line = text.trim_matches('"');
@@ -125,58 +148,150 @@ fn shorten(text: &str) -> String {
     line.chars().take(MOST - 1).chain(['…']).collect()
 }
 
-/// A stage's own inputs, without its parent's: sorted, each once.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Inputs(Vec<Input>);
+/// A stage's own inputs, without its parent's: sorted, each once. A clone costs nothing: many bundles may share them.
+#[derive(Clone, Debug, Default)]
+pub struct Inputs {
+    own: Arc<[Input]>,
+    /// Sorted by their sums, each once.
+    shared: Arc<[SharedInputs]>,
+}
+
+/// Inputs that several stages have in common, held and summed up once.
+#[derive(Clone, Debug)]
+pub struct SharedInputs(Arc<(Digest, Inputs)>);
+
+impl SharedInputs {
+    /// Inputs to be shared.
+    pub fn new(inputs: Inputs) -> Self {
+        Self(Arc::new((inputs.digest(), inputs)))
+    }
+
+    /// Their sum.
+    pub fn digest(&self) -> Digest {
+        self.0.0
+    }
+
+    /// The inputs.
+    pub fn inputs(&self) -> &Inputs {
+        &self.0.1
+    }
+}
+
+impl PartialEq for SharedInputs {
+    fn eq(&self, other: &Self) -> bool {
+        self.digest() == other.digest()
+    }
+}
+
+impl PartialEq for Inputs {
+    fn eq(&self, other: &Self) -> bool {
+        self.own == other.own && self.shared == other.shared
+    }
+}
 
 impl Inputs {
     /// The inputs in one order, whatever order they were found in.
     pub fn new(mut inputs: Vec<Input>) -> Self {
         inputs.sort();
         inputs.dedup();
-        // Many thousands are kept for long.
-        inputs.shrink_to_fit();
-        Self(inputs)
+        Self { own: inputs.into(), shared: Arc::default() }
     }
 
-    /// The inputs, sorted.
+    /// The inputs, sorted, each once.
     pub fn iter(&self) -> impl Iterator<Item = &Input> {
-        self.0.iter()
+        let own = std::iter::once(&self.own);
+        let shared = self.shared.iter().map(|shared| &shared.inputs().own);
+        let mut heads: Vec<Peekable<Iter<'_, Input>>> = own.chain(shared).map(|part| part.iter().peekable()).collect();
+        std::iter::from_fn(move || {
+            if let [head] = heads.as_mut_slice() {
+                return head.next();
+            }
+            let least = heads.iter_mut().filter_map(|head| head.peek().copied()).min()?;
+            for head in &mut heads {
+                head.next_if_eq(&least);
+            }
+            Some(least)
+        })
+    }
+
+    /// Those that are this stage's alone, sorted.
+    pub fn own(&self) -> &[Input] {
+        &self.own
+    }
+
+    /// Those that it has in common with others.
+    pub fn shared(&self) -> &[SharedInputs] {
+        &self.shared
     }
 
     /// How many there are.
     pub fn len(&self) -> usize {
-        self.0.len()
+        if self.shared.is_empty() { self.own.len() } else { self.iter().count() }
     }
 
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.iter().next().is_none()
     }
 
     /// These and some more.
     pub fn with(&self, more: impl IntoIterator<Item = Input>) -> Self {
-        Self::new(self.0.iter().cloned().chain(more).collect())
+        let mut more = more.into_iter().peekable();
+        if more.peek().is_none() {
+            return self.clone();
+        }
+        let own = Self::new(self.own.iter().cloned().chain(more).collect()).own;
+        Self { own, shared: Arc::clone(&self.shared) }
+    }
+
+    /// These and some that others have too. What is shared is itself without shared parts.
+    pub fn with_shared(&self, more: impl IntoIterator<Item = SharedInputs>) -> Self {
+        let mut shared: Vec<SharedInputs> = self.shared.iter().cloned().chain(more).collect();
+        shared.sort_by_key(SharedInputs::digest);
+        shared.dedup();
+        Self { own: Arc::clone(&self.own), shared: shared.into() }
     }
 
     /// The sum of these inputs alone. Equal sums mean that nothing of the stage itself changed.
     pub fn digest(&self) -> Digest {
         let mut hasher = Sha256::new();
-        self.0.iter().for_each(|input| input.hash_into(&mut hasher));
+        self.own.iter().for_each(|input| input.hash_into(&mut hasher));
+        for shared in self.shared.iter() {
+            hash_field(&mut hasher, b"shared");
+            hash_field(&mut hasher, &shared.digest().0);
+        }
         Digest(hasher.finalize().into())
     }
 
-    /// What differs from an earlier state, in the order of the inputs.
+    /// What differs from an earlier state, in the order of what people read.
     pub fn differences(&self, before: &Self) -> Vec<Difference> {
-        let find = |inputs: &Self, subject: &str| inputs.iter().find(|input| input.subject() == subject).cloned();
-        let mut subjects: Vec<String> = self.iter().chain(before.iter()).map(Input::subject).collect();
-        subjects.sort();
-        subjects.dedup();
-        subjects
-            .into_iter()
-            .map(|subject| Difference { before: find(before, &subject), after: find(self, &subject), subject })
-            .filter(|difference| difference.before != difference.after)
-            .collect()
+        let mut found = if self.shared == before.shared {
+            differences(self.own.iter(), before.own.iter())
+        } else {
+            differences(self.iter(), before.iter())
+        };
+        found.sort_by(|a, b| a.subject.cmp(&b.subject));
+        found
+    }
+}
+
+/// Goes through two sorted states side by side.
+fn differences<'i>(after: impl Iterator<Item = &'i Input>, before: impl Iterator<Item = &'i Input>) -> Vec<Difference> {
+    let (mut after, mut before) = (after.peekable(), before.peekable());
+    let mut found = Vec::new();
+    loop {
+        let order = match (after.peek(), before.peek()) {
+            (Some(new), Some(old)) => new.key().cmp(&old.key()),
+            (Some(_), None) => Ordering::Less,
+            (None, Some(_)) => Ordering::Greater,
+            (None, None) => return found,
+        };
+        let new = if order.is_le() { after.next() } else { None };
+        let old = if order.is_ge() { before.next() } else { None };
+        if new != old {
+            let subject = new.or(old).map(Input::subject).unwrap_or_default();
+            found.push(Difference { subject, before: old.cloned(), after: new.cloned() });
+        }
     }
 }
 
@@ -280,6 +395,32 @@ mod tests {
         assert_ne!(declared(Stage::Test, Some(boot), own), declared(Stage::Test, None, own));
         let found = |driver: &str| vec![("driver".to_owned(), driver.to_owned())];
         assert_ne!(resolved(boot, None, &found("qemu")), resolved(boot, None, &found("openstack")));
+    }
+
+    #[test]
+    fn what_is_shared_counts_once_and_is_found_wherever_it_is_held() {
+        let part = |letters: &str, content| {
+            let files = letters.chars().map(|letter| file(&letter.to_string(), content));
+            SharedInputs::new(Inputs::new(files.collect()))
+        };
+        let own = Inputs::new(vec![file("b", 1), file("x", 1)]);
+        let whole = own.with_shared([part("bcd", 1), part("abc", 1), part("abc", 1)]);
+        let names: Vec<String> = whole.iter().map(Input::subject).collect();
+        assert_eq!(names, ["a", "b", "c", "d", "x"]);
+        assert_eq!(whole.len(), 5);
+        assert_eq!(whole, own.with_shared([part("abc", 1)]).with_shared([part("bcd", 1)]));
+        let after = own.with([file("y", 1)]).with_shared([part("cd", 2), part("ab", 1)]);
+        assert_ne!(after.digest(), whole.digest());
+        let said: Vec<String> = after.differences(&whole).iter().map(ToString::to_string).collect();
+        assert_eq!(said, ["c 010101 → 020202", "d 010101 → 020202", "y is new"]);
+    }
+
+    /// Twenty thousand files in each of two states: anything that grows with their square takes minutes here.
+    #[test]
+    fn many_inputs_are_compared_in_one_pass() {
+        let many = |content| (0..20_000).map(move |number| file(&format!("f{number}"), content));
+        let (before, after) = (Inputs::new(many(1).collect()), Inputs::new(many(2).collect()));
+        assert_eq!(after.differences(&before).len(), 20_000);
     }
 
     #[test]

@@ -85,6 +85,13 @@ pub enum TreeError {
         /// The most that is taken, in bytes.
         limit: u64,
     },
+    /// There is more than a reader takes: a directory with too many entries, or too deep in others.
+    TooMuch {
+        /// Where.
+        path: RepoPath,
+        /// What there is too much of.
+        why: String,
+    },
     /// The repository itself failed.
     Broken {
         /// Where the reader was.
@@ -99,6 +106,7 @@ impl fmt::Display for TreeError {
         match self {
             Self::Missing(path) => write!(f, "{path} is not a file of the repository"),
             Self::TooLarge { path, limit } => write!(f, "{path} is larger than {limit} bytes"),
+            Self::TooMuch { path, why } => write!(f, "{path} is not read: {why}"),
             Self::Broken { path, why } => write!(f, "{path} can't be read from the repository: {why}"),
         }
     }

@@ -72,6 +72,15 @@ pub enum PlanError {
     Store(#[from] StoreError),
 }
 
+/// Decides on a thread that may take long: inputs may be many.
+async fn planned(read: Read, base: Option<CommitId>, facts: Facts) -> (Read, Arc<Plan>) {
+    blocking::run(move || {
+        let plan = plan(read.commit.clone(), base, &read.reading.candidates(), &facts);
+        (read, Arc::new(plan))
+    })
+    .await
+}
+
 /// The declared fingerprints of a bundle's stages, in order.
 pub(super) type Prints = Vec<(Stage, Fingerprint)>;
 
@@ -167,13 +176,13 @@ impl Engine {
         let tracked = self.tracked(repository, head.as_ref()).contains(&branch);
         let read = self.read(repository, commit).await?;
         let facts = self.facts(repository, &branch, tracked, head.as_ref(), &read.reading).await?;
-        let plan = plan(read.commit.clone(), None, &read.reading.candidates(), &facts);
+        let (read, plan) = planned(read, None, facts).await;
         Ok(Planned {
             repository: repository.clone(),
             branch,
             tracked,
             info: read.info,
-            plan: Arc::new(plan),
+            plan,
             faults: read.reading.faults,
             queued: Vec::new(),
         })
@@ -195,13 +204,13 @@ impl Engine {
         };
         let commit = self.resolve(repository, to).await?;
         let read = self.read(repository, commit).await?;
-        let plan = plan(read.commit.clone(), base, &read.reading.candidates(), &facts);
+        let (read, plan) = planned(read, base, facts).await;
         Ok(Planned {
             repository: repository.clone(),
             branch: Branch::from(to),
             tracked: false,
             info: read.info,
-            plan: Arc::new(plan),
+            plan,
             faults: read.reading.faults,
             queued: Vec::new(),
         })
@@ -256,7 +265,7 @@ impl Engine {
         let began = Instant::now();
         let read = self.read(repository, tip.commit.clone()).await?;
         let facts = self.facts(repository, &tip.branch, tracked, head, &read.reading).await?;
-        let plan = Arc::new(plan(read.commit.clone(), None, &read.reading.candidates(), &facts));
+        let (read, plan) = planned(read, None, facts).await;
         let queued = if tracked { self.queue(repository, tip, &read, &plan).await? } else { Vec::new() };
         let planned = Planned {
             repository: repository.clone(),
@@ -463,7 +472,7 @@ pub(super) fn base_print(buildable: &Buildable) -> Option<(RepoPath, Fingerprint
 
 /// A build of a bundle as a plan asks for it.
 pub(super) fn new_build(key: BundleKey, commit: CommitId, plan: &BundlePlan, buildable: &Buildable) -> NewBuild {
-    let inputs = buildable.stages.iter().map(|stage| (stage.stage, stage.declared, stage.own.as_ref().clone()));
+    let inputs = buildable.stages.iter().map(|stage| (stage.stage, stage.declared, stage.own.clone()));
     let stages = buildable.stages.iter().map(|stage| stage.stage).collect();
     NewBuild {
         key,

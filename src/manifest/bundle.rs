@@ -34,7 +34,7 @@ pub(super) struct Parsed {
     /// What an author should know.
     pub(super) warnings: Vec<Fault>,
     /// The inputs of each stage that lie inside.
-    pub(super) inside: Vec<(Stage, Arc<Inputs>)>,
+    pub(super) inside: Vec<(Stage, Inputs)>,
     /// What its stages read outside.
     pub(super) outside: Vec<Need>,
     /// The place in the pipeline that names the image it boots from.
@@ -124,7 +124,7 @@ impl BundleReading<'_> {
             if stage == Stage::Render {
                 inputs.extend(self.templates(&bound.pipeline, &vars.value)?);
             }
-            stages.push((stage, Arc::new(Inputs::new(inputs))));
+            stages.push((stage, Inputs::new(inputs)));
         }
         let image = self.image_span();
         let (pipeline, warnings) = (Arc::new(bound.pipeline), vars.warnings);
@@ -152,7 +152,7 @@ impl BundleReading<'_> {
             Ok((path, entry)) if entry.kind.is_file() => path,
             Ok(_) => return Err(refuse(format!("{name} is not a file"))),
             Err(Problem::Missing(_)) => return Err(refuse(format!("{name} is missing"))),
-            Err(Problem::Tree(error)) => return Err(error.into()),
+            Err(Problem::Tree(error @ TreeError::Broken { .. })) => return Err(error.into()),
             Err(problem) => return Err(refuse(problem.to_string())),
         };
         let bytes = match self.tree.read(&path, MOST_BYTES) {
@@ -287,8 +287,11 @@ pub(super) fn refusal(
         Problem::Submodule(_) => "submodule",
         Problem::TooDeep(_) | Problem::TooMany(_) | Problem::Tree(_) => "too-large",
     };
-    let lasting =
-        !matches!(problem, Problem::TooMany(super::budget::Exceeded::Entries | super::budget::Exceeded::Bytes));
+    let lasting = !matches!(
+        problem,
+        Problem::TooMany(super::budget::Exceeded::Entries | super::budget::Exceeded::Bytes)
+            | Problem::Tree(TreeError::TooMuch { .. })
+    );
     let reason = problem.to_string();
     let fault = file.source.fault(need.span, code, format!("{reason}, for {bundle}"));
     let help = format!("the {} stage reads `{}`", need.stage, need.path);

@@ -114,7 +114,7 @@ impl Tree for Directory {
             entries.extend(Self::look(&directory, child)?);
             if entries.len() > MOST_ENTRIES {
                 let why = format!("a directory has more than {MOST_ENTRIES} entries");
-                return Err(TreeError::Broken { path: path.clone(), why });
+                return Err(TreeError::TooMuch { path: path.clone(), why });
             }
         }
         entries.sort_by(|one, other| one.name.cmp(&other.name));

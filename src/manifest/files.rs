@@ -12,7 +12,7 @@ use crate::domain::inputs::{From, Input};
 use crate::domain::path::RepoPath;
 use crate::domain::tree::{Entry, EntryKind, Tree, TreeError};
 
-/// How deep directories may lie below the place where a walk began.
+/// How deep directories may lie in the repository, and below the place where a walk began: links may lead in circles.
 const MOST_DEPTH: usize = 64;
 
 /// How many links one path may lead through.
@@ -154,7 +154,9 @@ impl<'t> Files<'t> {
                 }
                 Ok(())
             }
-            EntryKind::Directory if depth >= MOST_DEPTH => Err(Problem::TooDeep(path.clone())),
+            EntryKind::Directory if depth >= MOST_DEPTH || path.parts().count() > MOST_DEPTH => {
+                Err(Problem::TooDeep(path.clone()))
+            }
             EntryKind::Directory => {
                 for child in self.tree.list(path)? {
                     budget.entry()?;

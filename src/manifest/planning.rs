@@ -25,7 +25,7 @@ impl Reading {
             let prints = buildable.stages.iter().map(|stage| (stage.stage, stage.declared));
             facts.kept.extend(prints.clone().map(|(_, declared)| (declared, Kept::Usable)));
             served.insert(bundle.path.clone(), prints.collect());
-            let own = buildable.stages.iter().map(|stage| (stage.stage, stage.own.as_ref().clone()));
+            let own = buildable.stages.iter().map(|stage| (stage.stage, stage.own.clone()));
             facts.last.insert(bundle.path.clone(), own.collect());
         }
         Facts { served: Arc::new(served), ..facts }

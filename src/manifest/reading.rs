@@ -13,7 +13,7 @@ use super::files::{Files, Filter};
 use super::pipeline::PipelineFile;
 use super::reader::{Need, Reads};
 use crate::domain::id::{Digest, Fingerprint, RepoName};
-use crate::domain::inputs::{self, From, Input, Inputs};
+use crate::domain::inputs::{self, From, Input, Inputs, SharedInputs};
 use crate::domain::path::RepoPath;
 use crate::domain::pipeline::{Pipeline, Stage, StepPath};
 use crate::domain::tree::{Tree, TreeError};
@@ -72,7 +72,7 @@ pub struct StageInputs {
     /// The stage.
     pub stage: Stage,
     /// Its own inputs, without those of the stages before.
-    pub own: Arc<Inputs>,
+    pub own: Inputs,
     /// The sum of its own inputs.
     pub own_digest: Digest,
     /// Its declared fingerprint.
@@ -107,8 +107,7 @@ impl Buildable {
 /// What lies at a path outside of bundles: the inputs it gives, or why it gives none.
 #[derive(Debug)]
 pub(super) struct Outside {
-    inputs: Vec<Input>,
-    digest: Digest,
+    inputs: SharedInputs,
     cost: Cost,
 }
 
@@ -256,7 +255,7 @@ impl Run<'_> {
                 Err(why) => return Ok(Err(why)),
             }
         }
-        let surroundings = Surroundings { outside: outside.iter().map(|found| found.digest).collect(), base };
+        let surroundings = Surroundings { outside: outside.iter().map(|found| found.inputs.digest()).collect(), base };
         let mut last = entry.last.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((before, buildable)) = &*last
             && *before == surroundings
@@ -296,9 +295,8 @@ impl Run<'_> {
         if let Err(problem) = bundle::add(&mut files, need, &RepoPath::root(), &mut self.budget) {
             return bundle::refusal(file, bundle, need, problem).map(|(why, _)| Err(why));
         }
-        let (has_links, inputs) = (files.has_links, files.into_inputs());
-        let digest = Inputs::new(inputs.clone()).digest();
-        let found = Arc::new(Outside { inputs, digest, cost: self.budget.cost() });
+        let (has_links, inputs) = (files.has_links, SharedInputs::new(Inputs::new(files.into_inputs())));
+        let found = Arc::new(Outside { inputs, cost: self.budget.cost() });
         if let Some(key) = key.filter(|_| !has_links) {
             self.kept.keep_outside(key, Arc::clone(&found));
         }
@@ -326,16 +324,10 @@ fn assemble(
     let mut stages: Vec<StageInputs> = Vec::with_capacity(parsed.inside.len());
     for (stage, inside) in &parsed.inside {
         let found = parsed.outside.iter().zip(outside).filter(|(need, _)| need.stage == *stage);
-        let mut more: Vec<Input> = found.flat_map(|(_, found)| found.inputs.iter().cloned()).collect();
-        if *stage == Stage::Boot {
-            let input = |(bundle, fingerprint): &(RepoPath, Fingerprint)| Input::Base {
-                bundle: bundle.clone(),
-                fingerprint: *fingerprint,
-            };
-            more.extend(base.map(input));
-        }
-        // Shared where nothing comes to them: of ten thousand bundles, that is half of the memory.
-        let own = if more.is_empty() { Arc::clone(inside) } else { Arc::new(inside.with(more)) };
+        let base = base
+            .filter(|_| *stage == Stage::Boot)
+            .map(|(bundle, fingerprint)| Input::Base { bundle: bundle.clone(), fingerprint: *fingerprint });
+        let own = inside.with(base).with_shared(found.map(|(_, found)| found.inputs.clone()));
         let own_digest = own.digest();
         let parent = parsed.pipeline.parent(*stage);
         let parent = stages.iter().find(|earlier| Some(earlier.stage) == parent).map(|earlier| earlier.declared);

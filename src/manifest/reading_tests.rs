@@ -121,7 +121,7 @@ fn a_pipeline_counts_by_what_it_says_not_by_how() {
     assert_eq!(edit("render: {}", "render: { templates: tests }").0, "render");
     let after = factory.with("pipelines/bundle.yml", &PIPELINE.replace("echo", "printf"));
     let (before, after) = (bundle(&factory, WEB), bundle(&after, WEB));
-    let own = |bundle: &Buildable| Arc::clone(&bundle.stage(Stage::Provision).expect("a stage").own);
+    let own = |bundle: &Buildable| bundle.stage(Stage::Provision).expect("a stage").own.clone();
     let differences = own(&after).differences(&own(&before));
     assert!(differences.iter().all(|difference| difference.is_shared()));
     assert_eq!(differences[0].to_string(), "pipeline step 2 shell echo {{ bundle.name }} → printf {{ bundle.name }}");

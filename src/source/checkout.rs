@@ -175,7 +175,9 @@ fn unreadable(error: TreeError) -> PortError {
         TreeError::TooLarge { .. } => {
             PortError::refused(error.to_string()).help("keep large files outside the repository")
         }
-        TreeError::Missing(_) | TreeError::Broken { .. } => PortError::failed(error.to_string()),
+        TreeError::Missing(_) | TreeError::TooMuch { .. } | TreeError::Broken { .. } => {
+            PortError::failed(error.to_string())
+        }
     }
 }
 

@@ -74,20 +74,20 @@ impl GitTree {
     /// What a directory holds; `None` where there is no directory.
     fn directory(&self, path: &RepoPath) -> Result<Option<Level>, TreeError> {
         if path.parts().count() > NESTING {
-            return Err(broken(path, format!("directories nest deeper than {NESTING}")));
+            return Err(too_much(path, format!("directories nest deeper than {NESTING}")));
         }
-        let mut level = self.level(self.root).map_err(|why| broken(&RepoPath::root(), why))?;
+        let mut level = self.level(self.root).map_err(|why| why.at(&RepoPath::root()))?;
         for (depth, part) in path.parts().enumerate() {
             let Some(Entry { kind: EntryKind::Directory, oid: Some(oid), .. }) = find(&level, part) else {
                 return Ok(None);
             };
-            level = self.level(id(*oid)).map_err(|why| broken(&ancestor(path, depth + 1), why))?;
+            level = self.level(id(*oid)).map_err(|why| why.at(&ancestor(path, depth + 1)))?;
         }
         Ok(Some(level))
     }
 
     /// The entries of a tree object, from memory if it was read before; an error is the reason alone.
-    fn level(&self, tree: git2::Oid) -> Result<Level, String> {
+    fn level(&self, tree: git2::Oid) -> Result<Level, Unread> {
         if let Some(level) = self.memo.borrow().levels.get(&tree) {
             return Ok(Arc::clone(level));
         }
@@ -96,22 +96,24 @@ impl GitTree {
         Ok(level)
     }
 
-    fn load(&self, tree: git2::Oid) -> Result<Vec<Entry>, String> {
-        let (size, kind) = self.header(tree)?;
+    fn load(&self, tree: git2::Oid) -> Result<Vec<Entry>, Unread> {
+        let (size, kind) = self.header(tree).map_err(Unread::Broken)?;
         if kind != ObjectType::Tree {
-            return Err(format!("object {tree} is a {kind} where a directory should be"));
+            return Err(Unread::Broken(format!("object {tree} is a {kind} where a directory should be")));
         }
         if size > DIRECTORY_BYTES {
-            return Err(format!("the directory takes {size} bytes, more than {DIRECTORY_BYTES}"));
+            return Err(Unread::TooMuch(format!("the directory takes {size} bytes, more than {DIRECTORY_BYTES}")));
         }
-        let tree = self.repository.find_tree(tree).map_err(|error| error.message().to_owned())?;
+        let tree = self.repository.find_tree(tree).map_err(|error| Unread::Broken(error.message().to_owned()))?;
         if tree.len() > DIRECTORY_ENTRIES {
-            return Err(format!("the directory holds {} entries, more than {DIRECTORY_ENTRIES}", tree.len()));
+            let why = format!("the directory holds {} entries, more than {DIRECTORY_ENTRIES}", tree.len());
+            return Err(Unread::TooMuch(why));
         }
-        let mut entries = tree.iter().map(|entry| read_entry(&entry)).collect::<Result<Vec<_>, _>>()?;
+        let entries = tree.iter().map(|entry| read_entry(&entry)).collect::<Result<Vec<_>, _>>();
+        let mut entries = entries.map_err(Unread::Broken)?;
         entries.sort_unstable_by(|a, b| a.name.cmp(&b.name));
         match entries.windows(2).find(|pair| pair[0].name == pair[1].name) {
-            Some(pair) => Err(format!("the directory holds {:?} twice", lossy(&pair[0].name))),
+            Some(pair) => Err(Unread::TooMuch(format!("the directory holds {:?} twice", lossy(&pair[0].name)))),
             None => Ok(entries),
         }
     }
@@ -128,10 +130,8 @@ impl GitTree {
             self.listed_entries.set(self.listed_entries.get() + entries + 1);
         }
         if self.listed_entries.get() > COMMIT_ENTRIES {
-            return Err(broken(
-                path,
-                format!("the directories of this commit hold more than {COMMIT_ENTRIES} entries"),
-            ));
+            let why = format!("the directories of this commit hold more than {COMMIT_ENTRIES} entries");
+            return Err(too_much(path, why));
         }
         Ok(())
     }
@@ -301,6 +301,25 @@ fn find<'l>(level: &'l [Entry], name: &[u8]) -> Option<&'l Entry> {
 fn ancestor(path: &RepoPath, depth: usize) -> RepoPath {
     let parts: Vec<&[u8]> = path.parts().take(depth).collect();
     RepoPath::new(parts.join(&b'/')).unwrap_or_default()
+}
+
+/// Why a tree object gives no entries.
+enum Unread {
+    Broken(String),
+    TooMuch(String),
+}
+
+impl Unread {
+    fn at(self, path: &RepoPath) -> TreeError {
+        match self {
+            Self::Broken(why) => broken(path, why),
+            Self::TooMuch(why) => too_much(path, why),
+        }
+    }
+}
+
+fn too_much(path: &RepoPath, why: impl Into<String>) -> TreeError {
+    TreeError::TooMuch { path: path.clone(), why: why.into() }
 }
 
 fn broken(path: &RepoPath, why: impl Into<String>) -> TreeError {

@@ -40,8 +40,10 @@ impl Store {
         let directories = self.clear_directories().await?;
         self.blobs().begin_sweep();
         let rows = |tx: &Transaction<'_>| {
-            let gone =
-                tx.execute("DELETE FROM input_set WHERE digest NOT IN (SELECT input_set FROM build_input)", [])?;
+            // Whole sets first, so that the parts that only they had are found.
+            let unused = "DELETE FROM input_set WHERE digest NOT IN (SELECT input_set FROM build_input)
+                          AND digest NOT IN (SELECT part FROM input_part)";
+            let gone = tx.execute(unused, [])? + tx.execute(unused, [])?;
             Ok((gone, referenced(tx)?))
         };
         let (input_sets, referenced) = self.db().write("collect garbage", rows).await?;

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use rusqlite::{Connection, OptionalExtension as _, Transaction};
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use super::Store;
 use super::bundles::find_bundle;
@@ -11,7 +11,7 @@ use super::error::{Fault, StoreError};
 use super::shape::{Col, Json, path, word};
 use crate::domain::bundle::BundleKey;
 use crate::domain::id::{BuildNo, Digest, Fingerprint, Oid};
-use crate::domain::inputs::{From as Origin, Input, Inputs};
+use crate::domain::inputs::{From as Origin, Input, Inputs, SharedInputs};
 use crate::domain::path::RepoPath;
 use crate::domain::pipeline::Stage;
 use crate::domain::tree::EntryKind;
@@ -57,7 +57,7 @@ impl Store {
     /// When the database can't be read.
     pub async fn last_inputs(&self, key: &BundleKey) -> Result<Vec<(Stage, Inputs)>, StoreError> {
         let key = key.clone();
-        self.db().read("read the last inputs", move |tx| last_inputs(tx, &key)).await
+        self.db().read("read the last inputs", move |tx| last_inputs(tx, &mut Reader::new(tx), &key)).await
     }
 
     /// [`Store::last_inputs`] of many bundles in one go; bundles without any are left out.
@@ -69,9 +69,9 @@ impl Store {
         keys: Vec<BundleKey>,
     ) -> Result<HashMap<BundleKey, Vec<(Stage, Inputs)>>, StoreError> {
         let work = move |tx: &Transaction<'_>| {
-            let mut found = HashMap::new();
+            let (mut found, mut reader) = (HashMap::new(), Reader::new(tx));
             for key in keys {
-                let inputs = last_inputs(tx, &key)?;
+                let inputs = last_inputs(tx, &mut reader, &key)?;
                 if !inputs.is_empty() {
                     found.insert(key, inputs);
                 }
@@ -82,7 +82,7 @@ impl Store {
     }
 }
 
-fn last_inputs(tx: &Transaction<'_>, key: &BundleKey) -> Result<Vec<(Stage, Inputs)>, Fault> {
+fn last_inputs(tx: &Transaction<'_>, reader: &mut Reader<'_>, key: &BundleKey) -> Result<Vec<(Stage, Inputs)>, Fault> {
     let Some(bundle) = find_bundle(tx, key)? else { return Ok(Vec::new()) };
     let passed = tx
         .prepare_cached(
@@ -98,10 +98,10 @@ fn last_inputs(tx: &Transaction<'_>, key: &BundleKey) -> Result<Vec<(Stage, Inpu
             .optional()?,
     };
     let Some(Col(build)) = last else { return Ok(Vec::new()) };
-    Ok(read_inputs(tx, build)?.into_iter().map(|(stage, _, inputs)| (stage, inputs)).collect())
+    Ok(reader.inputs(build)?.into_iter().map(|(stage, _, inputs)| (stage, inputs)).collect())
 }
 
-/// The sum is one of the stored text, since [`Inputs::digest`] leaves out what does not count.
+/// The sum of a set is one of the stored text, since [`Inputs::digest`] leaves out what does not count.
 pub(super) fn keep_inputs(
     tx: &Transaction<'_>,
     build: BuildNo,
@@ -109,28 +109,86 @@ pub(super) fn keep_inputs(
     declared: Fingerprint,
     inputs: &Inputs,
 ) -> Result<(), Fault> {
-    let text = serde_json::to_string(&InputsJson(inputs.clone()))
-        .map_err(|error| rusqlite::Error::ToSqlConversionFailure(error.into()))?;
-    let digest = Digest::of(text.as_bytes());
-    tx.prepare_cached("INSERT OR IGNORE INTO input_set (digest, inputs) VALUES (?1, ?2)")?
-        .execute((Col(&digest), &text))?;
+    let text = text(inputs.own())?;
+    let mut named = text.clone().into_bytes();
+    inputs.shared().iter().for_each(|part| named.extend(part.digest().0));
+    let digest = Digest::of(&named);
+    keep_set(tx, digest, || Ok(text))?;
+    for part in inputs.shared() {
+        // Known by its own sum, so that its text need not be made to see that it is there.
+        keep_set(tx, part.digest(), || self::text(part.inputs().own()))?;
+        tx.prepare_cached("INSERT OR IGNORE INTO input_part (input_set, part) VALUES (?1, ?2)")?
+            .execute((Col(&digest), Col(&part.digest())))?;
+    }
     tx.prepare_cached("INSERT INTO build_input (build, stage, declared, input_set) VALUES (?1, ?2, ?3, ?4)")?
         .execute((Col(build), Col(&stage), Col(&declared), Col(&digest)))?;
     Ok(())
 }
 
+fn keep_set(tx: &Transaction<'_>, digest: Digest, text: impl FnOnce() -> Result<String, Fault>) -> Result<(), Fault> {
+    let is_there = tx.prepare_cached("SELECT 1 FROM input_set WHERE digest = ?1")?.exists([Col(&digest)])?;
+    if !is_there {
+        tx.prepare_cached("INSERT INTO input_set (digest, inputs) VALUES (?1, ?2)")?
+            .execute((Col(&digest), text()?))?;
+    }
+    Ok(())
+}
+
+fn text(inputs: &[Input]) -> Result<String, Fault> {
+    let inputs: Vec<InputJson> = inputs.iter().cloned().map(InputJson).collect();
+    Ok(serde_json::to_string(&inputs).map_err(|error| rusqlite::Error::ToSqlConversionFailure(error.into()))?)
+}
+
 pub(super) fn read_inputs(connection: &Connection, build: BuildNo) -> Result<Vec<(Stage, Fingerprint, Inputs)>, Fault> {
-    let mut statement = connection.prepare_cached(
-        "SELECT build_input.stage, build_input.declared, input_set.inputs
-         FROM build_input JOIN input_set ON input_set.digest = build_input.input_set WHERE build_input.build = ?1",
-    )?;
-    let rows = statement.query_map([Col(build)], |row| {
-        let (Col(stage), Col(declared), Json(InputsJson(inputs))) = (row.get(0)?, row.get(1)?, row.get(2)?);
-        Ok((stage, declared, inputs))
-    })?;
-    let mut inputs = rows.collect::<rusqlite::Result<Vec<_>>>()?;
-    inputs.sort_by_key(|(stage, ..)| *stage);
-    Ok(inputs)
+    Reader::new(connection).inputs(build)
+}
+
+/// Reads inputs of many builds, and what they share once.
+struct Reader<'c> {
+    connection: &'c Connection,
+    parts: HashMap<Digest, SharedInputs>,
+}
+
+impl<'c> Reader<'c> {
+    fn new(connection: &'c Connection) -> Self {
+        Self { connection, parts: HashMap::new() }
+    }
+
+    fn inputs(&mut self, build: BuildNo) -> Result<Vec<(Stage, Fingerprint, Inputs)>, Fault> {
+        let mut statement = self.connection.prepare_cached(
+            "SELECT build_input.stage, build_input.declared, input_set.inputs, input_set.digest
+             FROM build_input JOIN input_set ON input_set.digest = build_input.input_set WHERE build_input.build = ?1",
+        )?;
+        let rows = statement.query_map([Col(build)], |row| {
+            let (Col(stage), Col(declared), Json(Own(own)), Col(set)) =
+                (row.get(0)?, row.get(1)?, row.get(2)?, row.get::<_, Col<Digest>>(3)?);
+            Ok((stage, declared, own, set))
+        })?;
+        let mut inputs = Vec::new();
+        for row in rows {
+            let (stage, declared, own, set) = row?;
+            inputs.push((stage, declared, own.with_shared(self.parts_of(set)?)));
+        }
+        inputs.sort_by_key(|(stage, ..)| *stage);
+        Ok(inputs)
+    }
+
+    fn parts_of(&mut self, set: Digest) -> Result<Vec<SharedInputs>, Fault> {
+        let mut statement = self.connection.prepare_cached("SELECT part FROM input_part WHERE input_set = ?1")?;
+        let parts = statement.query_map([Col(&set)], |row| row.get::<_, Col<Digest>>(0))?;
+        parts.map(|part| self.part(part?.0)).collect()
+    }
+
+    fn part(&mut self, digest: Digest) -> Result<SharedInputs, Fault> {
+        if let Some(known) = self.parts.get(&digest) {
+            return Ok(known.clone());
+        }
+        let mut statement = self.connection.prepare_cached("SELECT inputs FROM input_set WHERE digest = ?1")?;
+        let Json(Own(inputs)) = statement.query_row([Col(&digest)], |row| row.get(0))?;
+        let part = SharedInputs::new(inputs);
+        self.parts.insert(digest, part.clone());
+        Ok(part)
+    }
 }
 
 #[derive(Serialize, Deserialize)]
@@ -169,16 +227,10 @@ enum InputShape {
 #[serde(transparent)]
 struct InputJson(#[serde(with = "InputShape")] Input);
 
-/// A stage's inputs, from which its fingerprint can be made again.
-struct InputsJson(Inputs);
+/// A set of inputs without what it shares.
+struct Own(Inputs);
 
-impl Serialize for InputsJson {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_seq(self.0.iter().cloned().map(InputJson))
-    }
-}
-
-impl<'de> Deserialize<'de> for InputsJson {
+impl<'de> Deserialize<'de> for Own {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let inputs = Vec::<InputJson>::deserialize(deserializer)?;
         Ok(Self(Inputs::new(inputs.into_iter().map(|input| input.0).collect())))

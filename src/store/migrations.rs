@@ -13,6 +13,7 @@ pub(super) const MIGRATIONS: &[(&str, &str)] = &[
     ("images", IMAGES),
     ("what builds leave", LEFT),
     ("deliveries", DELIVERIES),
+    ("shared inputs", SHARED_INPUTS),
 ];
 
 /// `AUTOINCREMENT` is what keeps a number from being used twice, even after its build is deleted.
@@ -202,6 +203,16 @@ CREATE TABLE delivery (
   at INTEGER NOT NULL,
   became TEXT
 ) STRICT;
+";
+
+/// What several sets of inputs have in common is a set of its own, stored once.
+const SHARED_INPUTS: &str = "
+CREATE TABLE input_part (
+  input_set TEXT NOT NULL REFERENCES input_set (digest) ON DELETE CASCADE,
+  part TEXT NOT NULL REFERENCES input_set (digest),
+  PRIMARY KEY (input_set, part)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX input_part_part ON input_part (part);
 ";
 
 const TABLE: &str = "

@@ -16,6 +16,7 @@ use super::*;
 use crate::domain::build::{BuildState, Effect, Event, Moment, Outcome, StageEnd};
 use crate::domain::id::{Digest, RepoName};
 use crate::domain::image::ImageState;
+use crate::domain::inputs::{Input, Inputs, SharedInputs};
 use crate::domain::path::RepoPath;
 use crate::domain::pipeline::Stage;
 
@@ -305,6 +306,27 @@ async fn what_builds_leave_can_be_listed() {
     fixture.store.delivered(id, "#1").await.expect("said");
     let deliveries = fixture.store.deliveries(10).await.expect("read");
     assert_eq!((deliveries[0].id, deliveries[0].became.as_deref()), (1, Some("#1")));
+}
+
+#[tokio::test]
+async fn inputs_that_builds_have_in_common_are_stored_once_and_go_with_the_last_of_them() {
+    let fixture = Fixture::new();
+    let files = |name: &str| SharedInputs::new(Inputs::new(vec![Input::value(name, "x"), Input::value("z", "y")]));
+    let sharing = |path: &str| {
+        let mut new = new(path, "1");
+        for (stage, _, inputs) in &mut new.inputs {
+            *inputs = inputs.with([Input::value("path", path)]).with_shared([files("common"), files(stage.word())]);
+        }
+        new
+    };
+    let builds = fixture.enqueue(vec![sharing("images/a"), sharing("images/b")]).await;
+    for (order, wanted) in builds.iter().zip([sharing("images/a"), sharing("images/b")]) {
+        assert_eq!(fixture.store.inputs(order.number).await.expect("read"), wanted.inputs);
+    }
+    assert_eq!(fixture.store.gc(HashSet::new()).await.expect("collected").input_sets, 0);
+    Fixture::damage(&fixture.state(), "DELETE FROM build_input");
+    // Two stages of two builds, and three parts.
+    assert_eq!(fixture.store.gc(HashSet::new()).await.expect("collected").input_sets, 2 * 2 + 3);
 }
 
 #[tokio::test]
