@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use factoryd::domain::id::BuildNo;
 use factoryd::domain::path::RepoPath;
-use factoryd::domain::pipeline::Network;
+use factoryd::domain::pipeline::{Network, Play};
 use factoryd::engine::junit::{self, Outcome};
 use factoryd::engine::ports::{
     Access, Exit, Host, HostEnd, HostJob, HostProgram, LineSink, Lines, PortError, PortErrorKind, Secret, Wait,
@@ -121,7 +121,7 @@ impl Factory {
     fn ansible(&self, text: &str) -> HostJob {
         self.file("ansible/play.yml", text);
         let playbook = RepoPath::new(format!("{BUNDLE}/ansible/play.yml")).unwrap();
-        self.job(HostProgram::Ansible { playbook, extra_arguments: Vec::new() })
+        self.job(HostProgram::Ansible { playbook, extra_arguments: Vec::new(), play: Play::default() })
     }
 
     fn job(&self, program: HostProgram) -> HostJob {

@@ -6,7 +6,8 @@ use super::budget::{Budget, Cost};
 use super::fault::{Fault, Span};
 use super::files::{Files, Filter, Problem};
 use super::mentions::Mentions;
-use super::pipeline::PipelineFile;
+use super::packer::{Remote, Templates, Used, check_playbook};
+use super::pipeline::{Bound, PipelineFile};
 use super::reader::{Need, Reads};
 use super::reading::Unbuildable;
 use super::yaml::MOST_BYTES;
@@ -58,6 +59,8 @@ pub(super) struct Outcome {
     pub(super) cost: Cost,
     /// Whether the answer holds whatever else the repository has: not, where the repository's limits were reached.
     pub(super) lasting: bool,
+    /// What outside of the bundle the answer depends on besides the files that its stages read: templates, playbooks.
+    pub(super) used: Vec<Used>,
 }
 
 /// Reads a bundle.
@@ -67,18 +70,19 @@ pub(super) struct Outcome {
 pub(super) fn read(
     tree: &dyn Tree,
     (bundle, repository): (&RepoPath, &RepoName),
-    file: &PipelineFile,
+    (file, templates): (&PipelineFile, &Templates<'_>),
     budget: &mut Budget,
 ) -> Result<Outcome, TreeError> {
     budget.begin();
-    let mut reading = BundleReading { tree, bundle, file, budget };
+    templates.begin();
+    let mut reading = BundleReading { tree, bundle, file, templates, budget };
     let (parsed, lasting) = match reading.read(repository) {
         Ok(parsed) => (Ok(parsed), true),
         Err(Refusal::Unbuildable(why)) => (Err(why), true),
         Err(Refusal::Limit(why)) => (Err(why), false),
         Err(Refusal::Tree(error)) => return Err(error),
     };
-    Ok(Outcome { parsed, cost: budget.cost(), lasting })
+    Ok(Outcome { parsed, cost: budget.cost(), lasting, used: templates.used()? })
 }
 
 enum Refusal {
@@ -97,6 +101,7 @@ struct BundleReading<'r> {
     tree: &'r dyn Tree,
     bundle: &'r RepoPath,
     file: &'r PipelineFile,
+    templates: &'r Templates<'r>,
     budget: &'r mut Budget,
 }
 
@@ -104,11 +109,14 @@ impl BundleReading<'_> {
     fn read(&mut self, repository: &RepoName) -> Result<Parsed, Refusal> {
         let vars = self.vars()?;
         let scope = vars::scope(&vars.value, repository);
-        let bound = self.file.bind(self.bundle, &scope).map_err(|faults| {
-            let reason = summary(&faults);
-            Refusal::Unbuildable(Unbuildable { reason, faults })
-        })?;
+        self.file = self.file.of(&scope, self.templates);
+        let bound = self.file.bind(self.bundle, &scope, self.templates);
+        let bound = bound.map_err(|faults| unbuildable(at_vars(self.file, &vars, faults)))?;
         self.charge(bound.weight)?;
+        let mut warnings = vars.warnings.clone();
+        warnings.extend(dead_flavor(&vars, &bound));
+        warnings.extend(bound.warnings);
+        warnings.extend(self.playbooks(&bound.found.remotes)?);
         let (inside, outside): (Vec<Need>, Vec<Need>) = bound
             .needs
             .into_iter()
@@ -119,14 +127,34 @@ impl BundleReading<'_> {
             let root = self.file.root.as_ref();
             let mut inputs = root.map(|root| values::of_stage(root, stage, &scope)).unwrap_or_default();
             inputs.extend(self.files(inside.iter().filter(|need| need.stage == stage))?);
+            let values = bound.found.inputs.iter().filter(|(of, _)| *of == stage);
+            inputs.extend(values.map(|(_, input)| input.clone()));
             if stage == Stage::Render {
                 inputs.extend(self.templates(&bound.pipeline, &vars.value)?);
             }
             stages.push((stage, inputs));
         }
         let image = self.image_span();
-        let warnings = vars.warnings;
         Ok(Parsed { pipeline: bound.pipeline, warnings, inside: stages, outside, image })
+    }
+
+    /// Looks whom the playbooks of the host are for; gives what an author should know.
+    fn playbooks(&mut self, remotes: &[Remote]) -> Result<Vec<Fault>, Refusal> {
+        let (mut faults, mut warnings) = (Vec::new(), Vec::new());
+        for remote in remotes {
+            let mut files = Files::new(self.tree, From::Root, RepoPath::root(), Filter::All);
+            // One that is missing is said with the files that the stage reads.
+            let Ok((path, entry)) = files.resolve(&remote.path) else { continue };
+            self.templates.note(&remote.path);
+            let Ok(bytes) = self.tree.read(&path, MOST_BYTES) else { continue };
+            self.charge(bytes.len())?;
+            if let (true, Ok(text)) = (entry.kind.is_file(), std::str::from_utf8(&bytes)) {
+                let (more, others) = check_playbook(text, remote);
+                faults.extend(more);
+                warnings.extend(others);
+            }
+        }
+        if faults.is_empty() { Ok(warnings) } else { Err(unbuildable(faults)) }
     }
 
     /// A path from the root that lies in the bundle is one of the bundle's.
@@ -190,6 +218,7 @@ impl BundleReading<'_> {
             path: StepPath::Bundle(render.templates.clone()),
             reads: Reads::All,
             span: Span::default(),
+            source: None,
         };
         let path = need.path.in_repository(self.bundle);
         let mut files = Files::new(self.tree, From::Bundle, self.bundle.clone(), Filter::Templates);
@@ -240,6 +269,10 @@ pub(super) fn add(files: &mut Files<'_>, need: &Need, bundle: &RepoPath, budget:
             EntryKind::Directory => Err(Problem::Missing(path)),
             _ => Ok(()),
         },
+        Reads::Directory => match files.add(&path, budget)? {
+            EntryKind::Directory => Ok(()),
+            _ => Err(Problem::Missing(path)),
+        },
         Reads::Playbook => {
             let (_, entry) = files.resolve(&path)?;
             if !entry.kind.is_file() {
@@ -288,9 +321,32 @@ pub(super) fn refusal(
     let lasting =
         !matches!(problem, Problem::TooMany(super::budget::Exceeded::Entries | super::budget::Exceeded::Bytes));
     let reason = problem.to_string();
-    let fault = file.source.fault(need.span, code, format!("{reason}, for {bundle}"));
+    let source = need.source.as_deref().unwrap_or(&file.source);
+    let fault = source.fault(need.span, code, format!("{reason}, for {bundle}"));
     let help = format!("the {} stage reads `{}`", need.stage, need.path);
     Ok((Unbuildable { reason, faults: vec![fault.with_help(help)] }, lasting))
+}
+
+fn unbuildable(faults: Vec<Fault>) -> Refusal {
+    Refusal::Unbuildable(Unbuildable { reason: summary(&faults), faults })
+}
+
+/// What is wrong with the template that the vars name is said at the vars, where the pipeline is built in.
+fn at_vars(file: &PipelineFile, vars: &vars::Vars, mut faults: Vec<Fault>) -> Vec<Fault> {
+    for fault in faults.iter_mut().filter(|fault| file.path.is_none() && fault.file == file.name()) {
+        if let Some(at_vars) = vars.fault("packer_file", fault.code, &fault.message) {
+            *fault = at_vars.with_hint(&fault.hint).with_help(&fault.help);
+        }
+    }
+    faults
+}
+
+/// A flavor that reaches no machine.
+fn dead_flavor(vars: &vars::Vars, bound: &Bound) -> Option<Fault> {
+    let fault = vars.fault("vm_flavor", "dead-variable", "`vm_flavor` changes nothing")?;
+    let help =
+        "the packer template does not declare the variable that it is passed by: the template's own flavor counts";
+    bound.found.flavor_is_dead.then(|| fault.with_help(help))
 }
 
 /// What a fault advises, to be put behind it.

@@ -3,6 +3,7 @@
 pub(super) mod archive;
 mod base;
 pub(super) mod boot;
+mod guest;
 pub(super) mod provision;
 pub(super) mod render;
 pub(super) mod snapshot;
@@ -53,6 +54,7 @@ pub(super) async fn start_machine(
         disk_size: boot.disk,
         user: boot.user.clone(),
         host_key: boot.host_key,
+        terminal: boot.terminal,
         ports,
         ready_within: boot.timeout,
         console: run.files.join(format!("console-{role}.log")),

@@ -58,6 +58,7 @@ impl Sshd {
             user: String::from_utf8(user).expect("text").trim().to_owned(),
             key: std::fs::read_to_string(self.directory.path().join("user")).expect("a key"),
             trust: Arc::new(KnownKey(self.host_key.clone())),
+            terminal: false,
         }
     }
 
@@ -252,7 +253,7 @@ async fn a_lost_connection_is_an_error_and_the_next_command_connects_again() {
     // The parent of the shell is the process of sshd that serves this connection.
     let cut = "echo before; kill -KILL $(cut -d' ' -f4 /proc/$$/stat); sleep 600";
     let error = session.run(cut, &[], &lines, &wait(60)).await.expect_err("lost");
-    assert_eq!(error.kind, PortErrorKind::Unavailable);
+    assert_eq!(error.kind, PortErrorKind::Lost);
     assert!(error.message.contains("the connection to the guest was lost during `echo before"), "{error}");
     assert_eq!(run(&session, "echo again").await.1, ["again"]);
 }
