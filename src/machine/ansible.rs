@@ -15,6 +15,8 @@ const REFUSED: [&str; 6] =
     ["--connection", "--inventory", "--inventory-file", "--key-file", "--private-key", "--ssh-common-args"];
 /// Short options of `ansible-playbook` that take the rest of their word as value.
 const WITH_VALUE: &str = "eflMtTu";
+/// The variable that takes the place of the configuration's `ssh_args`.
+const SSH_ARGS: &str = "ANSIBLE_SSH_ARGS";
 /// A control socket's path may have 107 bytes; Ansible and ssh add about 60 to the directory.
 const CONTROL_DIRECTORY: usize = 40;
 
@@ -106,16 +108,19 @@ pub(crate) fn inventory(place: &Place, access: &Access, play: &Play) -> String {
 
 /// The files it reads, by their names in `run`.
 pub(crate) fn files(place: &Place, access: &Access, play: &Play) -> [(&'static str, String); 3] {
-    // A playbook that is only told of another user still logs in as the guest's: the first `User` that ssh hears counts.
-    let login = match &play.user {
-        Some(user) if !play.user_logs_in && *user != access.user => format!("-o User={} ", access.user),
-        _ => String::new(),
-    };
     [
         (INVENTORY, inventory(place, access, play)),
         ("known_hosts", known_hosts(place, access)),
-        ("ansible.cfg", configuration(place, &login)),
+        ("ansible.cfg", configuration(place, &login(access, play))),
     ]
+}
+
+/// A playbook that is only told of another user still logs in as the guest's.
+fn login(access: &Access, play: &Play) -> String {
+    match &play.user {
+        Some(user) if !play.user_logs_in && *user != access.user => format!("-o User={} ", access.user),
+        _ => String::new(),
+    }
 }
 
 /// The one host key that is right, in the form ssh looks it up by.
@@ -125,12 +130,8 @@ fn known_hosts(place: &Place, access: &Access) -> String {
 }
 
 fn configuration(place: &Place, login: &str) -> String {
-    let (run, tmp) = (place.run.display(), place.tmp.display());
-    let control = if place.tmp.as_os_str().len() <= CONTROL_DIRECTORY {
-        "-o ControlMaster=auto -o ControlPersist=60s"
-    } else {
-        "-o ControlMaster=no"
-    };
+    let tmp = place.tmp.display();
+    let ssh_arguments = ssh_arguments(place, login);
     format!(
         "[defaults]\n\
          host_key_checking = True\n\
@@ -144,15 +145,38 @@ fn configuration(place: &Place, login: &str) -> String {
          [ssh_connection]\n\
          control_path_dir = {tmp}/cp\n\
          pipelining = True\n\
-         ssh_args = -F /dev/null {login}{control} -o UserKnownHostsFile={run}/known_hosts -o GlobalKnownHostsFile=/dev/null \
-         -o StrictHostKeyChecking=yes -o IdentitiesOnly=yes -o PreferredAuthentications=publickey\n"
+         ssh_args = {ssh_arguments}\n"
     )
 }
 
-/// Its environment, besides what every program gets.
-pub(crate) fn environment(place: &Place) -> Vec<(String, String)> {
+/// What ssh is told: the first word that it hears of a setting counts.
+fn ssh_arguments(place: &Place, login: &str) -> String {
+    let run = place.run.display();
+    let control = if place.tmp.as_os_str().len() <= CONTROL_DIRECTORY {
+        "-o ControlMaster=auto -o ControlPersist=60s"
+    } else {
+        "-o ControlMaster=no"
+    };
+    format!(
+        "-F /dev/null {login}{control} -o UserKnownHostsFile={run}/known_hosts -o GlobalKnownHostsFile=/dev/null \
+         -o StrictHostKeyChecking=yes -o IdentitiesOnly=yes -o PreferredAuthentications=publickey"
+    )
+}
+
+/// Its environment, besides what every program gets. What a step has ssh told comes behind what it must be told.
+pub(crate) fn environment(
+    place: &Place,
+    access: &Access,
+    play: &Play,
+    given: &[(String, String)],
+) -> Vec<(String, String)> {
     let configuration = place.run.join("ansible.cfg").display().to_string();
-    vec![("ANSIBLE_CONFIG".to_owned(), configuration), ("ANSIBLE_NOCOLOR".to_owned(), "1".to_owned())]
+    let mut all = vec![("ANSIBLE_CONFIG".to_owned(), configuration), ("ANSIBLE_NOCOLOR".to_owned(), "1".to_owned())];
+    if let Some((name, value)) = given.iter().rev().find(|(name, _)| name == SSH_ARGS) {
+        let ours = ssh_arguments(place, &login(access, play));
+        all.push((name.clone(), format!("{ours} {}", value.trim_matches('\''))));
+    }
+    all
 }
 
 /// Versions from what `ansible-playbook --version` prints.

@@ -282,8 +282,8 @@ fn environment(job: &HostJob, place: &Place, tag: Option<&Path>) -> Vec<(String,
     let mut all: Vec<(String, String)> = usual.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
     all.extend(job.env.iter().cloned());
     all.extend(job.secrets.iter().map(|(name, secret)| (name.clone(), secret.0.clone())));
-    if matches!(job.program, HostProgram::Ansible { .. }) {
-        all.extend(ansible::environment(place));
+    if let HostProgram::Ansible { play, .. } = &job.program {
+        all.extend(ansible::environment(place, &job.access, play, &job.env));
     }
     let ours = [
         ("FACTORYD_HOST", place.host.clone()),

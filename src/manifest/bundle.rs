@@ -16,7 +16,7 @@ use crate::domain::id::RepoName;
 use crate::domain::inputs::{From, Input};
 use crate::domain::path::RepoPath;
 use crate::domain::pipeline::{BaseImage, Pipeline, Stage, StepPath};
-use crate::domain::tree::{EntryKind, Tree, TreeError};
+use crate::domain::tree::{Entry, EntryKind, Tree, TreeError};
 use crate::domain::value::Value;
 
 /// The most bytes of one template.
@@ -24,6 +24,29 @@ const MOST_TEMPLATE: u64 = 16 * 1024 * 1024;
 
 /// Files that pytest reads in the directories above a test, besides the test.
 const PYTEST_FILES: [&str; 6] = ["conftest.py", "pytest.ini", ".pytest.ini", "tox.ini", "setup.cfg", "pyproject.toml"];
+
+/// Directories that Ansible looks for beside a playbook.
+const ANSIBLES: [&str; 16] = [
+    "roles",
+    "group_vars",
+    "host_vars",
+    "files",
+    "templates",
+    "vars",
+    "defaults",
+    "tasks",
+    "handlers",
+    "meta",
+    "library",
+    "module_utils",
+    "collections",
+    "playbooks",
+    "inventory",
+    "inventories",
+];
+
+/// Vars of bundles, which count by their values.
+const VARS_FILES: [&str; 2] = ["build-vars.yml", "build-vars.template.yml"];
 
 /// A bundle, but for what lies outside of its directory.
 #[derive(Debug)]
@@ -269,6 +292,13 @@ pub(super) fn add(files: &mut Files<'_>, need: &Need, bundle: &RepoPath, budget:
             EntryKind::Directory => Err(Problem::Missing(path)),
             _ => Ok(()),
         },
+        Reads::Beside => {
+            let (_, entry) = files.resolve(&path)?;
+            if !entry.kind.is_file() {
+                return Err(Problem::Missing(path));
+            }
+            files.add_where(&path.parent(), &is_ansibles, budget)
+        }
         Reads::Directory => match files.add(&path, budget)? {
             EntryKind::Directory => Ok(()),
             _ => Err(Problem::Missing(path)),
@@ -297,6 +327,15 @@ pub(super) fn add(files: &mut Files<'_>, need: &Need, bundle: &RepoPath, budget:
             Ok(())
         }
     }
+}
+
+/// Whether Ansible may look for an entry beside a playbook: other playbooks, and directories of well-known names.
+fn is_ansibles(entry: &Entry) -> bool {
+    let name = String::from_utf8_lossy(&entry.name);
+    if entry.kind == EntryKind::Directory {
+        return ANSIBLES.contains(&name.as_ref()) || name.ends_with("_plugins");
+    }
+    (name.ends_with(".yml") || name.ends_with(".yaml")) && !VARS_FILES.contains(&name.as_ref())
 }
 
 /// Why a bundle can't be built, and whether that holds whatever else the repository has.

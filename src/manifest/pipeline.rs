@@ -259,8 +259,8 @@ impl PipelineFile {
             }
         };
         let help = "a template that takes what the bundle says has `{{ user `source_image` }}`";
-        let fault = reader.about(Span::default(), "other-base", message).with_help(help);
-        reader.warnings.push(fault);
+        let fault = machine.image_at.as_ref().map(|(source, span)| source.fault(*span, "other-base", message));
+        reader.warnings.extend(fault.map(|fault| fault.with_help(help)));
         if self.is_todays() {
             reader.found.inputs.push((Stage::Boot, Input::value("packer builder image", shown)));
             boot.image = image;

@@ -27,6 +27,8 @@ pub(super) enum Reads {
     Playbook,
     /// Tests: a file with what pytest reads besides, or everything below a directory.
     Tests,
+    /// A playbook beside which other things lie: what Ansible looks for beside it.
+    Beside,
     /// A script: a file.
     Script,
     /// Everything below a directory, which must be one.
@@ -166,11 +168,6 @@ impl<'s> Reader<'s> {
             self.fault(node.span, "late-expression", format!("`{name}` must be known before a build begins"), help);
         }
         true
-    }
-
-    /// A fault at a place of the pipeline, to be said or kept as a warning.
-    pub(super) fn about(&self, span: Span, code: &'static str, message: impl AsRef<str>) -> Fault {
-        self.source.fault(span, code, message)
     }
 
     /// A map with the keys of a table and no others.

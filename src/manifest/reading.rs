@@ -273,7 +273,8 @@ impl Run<'_> {
             return Ok(Ok(Arc::clone(found)));
         }
         // What pytest reads lies also above the path, so no one id stands for it.
-        let place = if need.reads == Reads::Playbook { path.parent() } else { path.clone() };
+        let is_playbook = matches!(need.reads, Reads::Playbook | Reads::Beside);
+        let place = if is_playbook { path.parent() } else { path.clone() };
         let oid = self.tree.entry(&place)?.and_then(|entry| entry.oid).filter(|_| need.reads != Reads::Tests);
         let key = oid.map(|oid| (need.reads, path.clone(), oid));
         if let Some(found) = key.as_ref().and_then(|key| self.kept.outside(key)) {

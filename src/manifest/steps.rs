@@ -79,7 +79,7 @@ fn packer_steps(reader: &mut Reader<'_>, item: &Node, node: &Node, stage: Stage)
             return Vec::new();
         }
         Err(NotRead::Said(fault)) => {
-            reader.faults.push(fault);
+            reader.faults.push(*fault);
             return Vec::new();
         }
     };

@@ -61,7 +61,10 @@ pub(super) fn read(reader: &mut Reader<'_>, keys: &Keys) -> Option<Gives> {
         reader.fault(span, "unsupported-key", "`command` is not understood", help);
     }
     let said = playbook(reader, keys, "playbook_file")?;
-    let place = reader.needed(&said, "playbook_file", Reads::Playbook)?;
+    let place = reader.path(&said, "playbook_file")?;
+    // A directory that holds the bundle holds much that no playbook reads.
+    let holds_bundle = reader.bundle.below(&place.path.parent()).is_some();
+    reader.need(&place, if holds_bundle { Reads::Beside } else { Reads::Playbook });
     reader.count_path("playbook_file", &place);
     let play = play(reader, keys);
     let extra_arguments = arguments(reader, keys);

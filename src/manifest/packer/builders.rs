@@ -1,8 +1,9 @@
 //! The builder of a template: which one it is, and what of it shapes the machine.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use super::super::fault::{Span, quoted};
+use super::super::fault::{Source, Span, quoted};
 use super::super::node::{Kind, Node};
 use super::engine::{Piece, is_credential};
 use super::keys::{Keys, Reader, Said};
@@ -125,7 +126,7 @@ const CONNECTION_KNOWN: &str = "ssh_host ssh_password ssh_keypair_name ssh_ciphe
      winrm_password winrm_host winrm_no_proxy winrm_port winrm_timeout winrm_use_ssl winrm_insecure winrm_use_ntlm";
 
 /// What a builder says of the machine.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Machine {
     /// The user that SSH logs in as.
     pub(crate) user: Option<String>,
@@ -144,7 +145,7 @@ pub(crate) struct Machine {
     /// What it boots from.
     pub(crate) image: Option<BaseImage>,
     /// Where that stands.
-    pub(crate) image_span: Span,
+    pub(crate) image_at: Option<(Arc<Source>, Span)>,
 }
 
 /// A builder of the template: its name, its type and its map.
@@ -197,9 +198,9 @@ pub(super) fn read(reader: &mut Reader<'_>, builder: &Builder<'_>) -> Machine {
     let mut machine = Machine::default();
     connection(reader, &keys, &mut machine);
     if is_qemu {
-        qemu(reader, &keys, &mut machine)
+        qemu(reader, &keys, &mut machine);
     } else {
-        openstack(reader, &keys, &mut machine)
+        openstack(reader, &keys, &mut machine);
     }
     reader.said.clear();
     machine
@@ -250,7 +251,7 @@ fn openstack(reader: &mut Reader<'_>, keys: &Keys, machine: &mut Machine) {
     for name in ["source_image", "source_image_name"] {
         let Some((text, span)) = image_text(reader, keys, name) else { continue };
         machine.image = Some(BaseImage::Named(text));
-        machine.image_span = span;
+        machine.image_at = Some((Arc::clone(reader.source), span));
     }
 }
 
@@ -322,9 +323,8 @@ fn shutdown(reader: &mut Reader<'_>, keys: &Keys) {
     let last = shown.rsplit('|').next().unwrap_or_default();
     let first = &shown[..shown.len() - last.len()];
     let fed = first.is_empty() || (first.trim_start().starts_with("echo ") && first.matches('|').count() == 1);
-    let words =
-        ["sudo", "-S", "-E", "-n", "shutdown", "-P", "-h", "now", "poweroff", "halt", "-p", "systemctl", "init", "0"];
-    let plain = |word: &str| words.contains(&word.rsplit('/').next().unwrap_or_default());
+    let words = ["sudo", "shutdown", "now", "poweroff", "halt", "systemctl", "init", "0"];
+    let plain = |word: &str| word.starts_with('-') || words.contains(&word.rsplit('/').next().unwrap_or_default());
     if !fed || !last.split_whitespace().all(plain) {
         let help = "sealing shuts the machine down by itself; put what else is to be done into a provisioner";
         reader.fault(said.span, "unsupported-key", "`shutdown_command` does more than to shut down", help);
@@ -344,7 +344,7 @@ fn source(reader: &mut Reader<'_>, keys: &Keys, machine: &mut Machine, format: D
         return reader.fault(keys.place(name), "unsupported-key", format!("`{name}` names an installer"), help);
     }
     let Some(url) = reader.closed(&said, name) else { return };
-    machine.image_span = said.span;
+    machine.image_at = Some((Arc::clone(reader.source), said.span));
     if !url.starts_with("http://") && !url.starts_with("https://") {
         machine.image = Some(BaseImage::Named(url));
         return;

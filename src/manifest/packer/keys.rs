@@ -105,10 +105,10 @@ impl Reader<'_> {
     pub(super) fn check(&mut self, keys: &Keys, understood: &[&str], known: &[&str]) {
         for (key, _) in &keys.entries {
             let is = |name: &&str| key.text.eq_ignore_ascii_case(name);
-            if understood.iter().any(|name| is(&name)) {
+            if understood.iter().any(is) {
                 continue;
             }
-            if known.iter().any(|name| is(&name)) {
+            if known.iter().any(is) {
                 let message = format!("the key {} of {} is not understood yet", quoted(&key.text), keys.what);
                 let help = "it has an effect on the image; take it out, or say the same in other steps";
                 self.fault(key.span, "unsupported-key", message, help);

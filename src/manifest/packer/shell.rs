@@ -175,6 +175,7 @@ fn variables(reader: &mut Reader<'_>, keys: &Keys, in_file: bool) -> Option<Rend
     let mut written = BTreeMap::new();
     for said in reader.texts(keys, "environment_vars").unwrap_or_default() {
         let (name, value) = assignment(reader, &said)?;
+        reader.build_text(&said, "environment_vars")?;
         written.insert(name, value);
     }
     if let Some((_, node)) = keys.get("env")

@@ -24,7 +24,7 @@ pub(in super::super) enum NotRead {
     /// It is not there, or no file of this repository: the code of the fault and what is wrong.
     Bad(&'static str, String),
     /// What it says of itself.
-    Said(Fault),
+    Said(Box<Fault>),
 }
 
 /// The templates of one repository at one commit.
@@ -129,7 +129,7 @@ impl<'t> Templates<'t> {
             return Err(NotRead::Bad("missing-file", format!("`{path}` is no file")));
         }
         if is_hcl {
-            return Err(NotRead::Said(hcl2(path)));
+            return Err(NotRead::Said(Box::new(hcl2(path))));
         }
         let bytes = match self.tree.read(&found, MOST_BYTES) {
             Ok(bytes) => bytes,
