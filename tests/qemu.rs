@@ -91,6 +91,7 @@ fn order(state: &Path, build: u64, role: &str, disk: &DiskId, user: &str) -> Mac
         disk_size: Some(6 << 30),
         user: user.to_owned(),
         host_key: HostKey::Verified,
+        terminal: false,
         ports: vec![8080],
         ready_within: Duration::from_secs(240),
         console: state.join(format!("console-{role}.log")),

@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use factoryd::domain::id::BuildNo;
 use factoryd::domain::path::RepoPath;
-use factoryd::domain::pipeline::Network;
+use factoryd::domain::pipeline::{Network, Play};
 use factoryd::engine::junit::{self, Outcome};
 use factoryd::engine::ports::{
     Access, Exit, Host, HostEnd, HostJob, HostProgram, LineSink, Lines, PortError, PortErrorKind, Secret, Wait,
@@ -121,7 +121,7 @@ impl Factory {
     fn ansible(&self, text: &str) -> HostJob {
         self.file("ansible/play.yml", text);
         let playbook = RepoPath::new(format!("{BUNDLE}/ansible/play.yml")).unwrap();
-        self.job(HostProgram::Ansible { playbook, extra_arguments: Vec::new() })
+        self.job(HostProgram::Ansible { playbook, extra_arguments: Vec::new(), play: Play::default() })
     }
 
     fn job(&self, program: HostProgram) -> HostJob {
@@ -262,6 +262,59 @@ async fn a_playbook_works_on_its_guest_through_the_relay() {
     assert!(text.contains("\"said.stdout\": \"on the guest\""), "{text}");
     assert!(text.contains("local                      : ok=3    changed=2"), "{text}");
     assert!(!text.contains('\x1b') && !text.contains("WARNING"), "{text}");
+}
+
+/// What a packer template says of inventory, user and surroundings holds for the real Ansible.
+#[tokio::test]
+async fn a_playbook_is_run_as_its_packer_template_says() {
+    let factory = Factory::new();
+    let play = "- hosts: web\n  gather_facts: false\n  tasks:\n  - raw: id -un\n    register: me\n  - debug:\n      msg: >-\n        \
+                {{ inventory_hostname }} as {{ ansible_user }}, in truth {{ me.stdout | trim }}, {{ groups['none'] | length }} in none,\n        \
+                by {{ packer_builder_type }} {{ packer_build_name }}, {{ beside | default('-') }}, {{ mark }}\n";
+    let mut job = factory.ansible(play);
+    fs::write(factory.path("checkout/images/mark.yml"), "mark: in images\n").unwrap();
+    factory.file("stock/group_vars/web.yml", "beside: from group_vars\n");
+    factory.file("own/hosts", "[web]\nother ansible_host=192.0.2.1\n[none]\n");
+    let said = Play {
+        host: "guest".to_owned(),
+        user: Some("jenkins".to_owned()),
+        groups: vec!["web".to_owned()],
+        empty_groups: vec!["none".to_owned()],
+        ssh_arguments: "-o ForwardAgent=no".to_owned(),
+        variables: vec![
+            ("packer_build_name".to_owned(), "a \"b\"".to_owned()),
+            ("packer_builder_type".to_owned(), "openstack".to_owned()),
+        ],
+        directory: RepoPath::new("images"),
+        ..Play::default()
+    };
+    let put = |job: &mut HostJob, said: Play| {
+        let HostProgram::Ansible { play, extra_arguments, .. } = &mut job.program else { unreachable!() };
+        *extra_arguments = vec!["-e".to_owned(), "@mark.yml".to_owned()];
+        *play = said;
+    };
+    job.env.push(("ANSIBLE_SSH_ARGS".to_owned(), "'-o Compression=no'".to_owned()));
+    put(&mut job, said.clone());
+    factory.passes(&job).await;
+    let me = user();
+    let told = format!("guest as jenkins, in truth {me}, 0 in none, by openstack a \\\"b\\\", -, in images");
+    assert!(factory.heard.text().contains(&told), "{}", factory.heard.text());
+
+    let stock = RepoPath::new(format!("{BUNDLE}/stock"));
+    put(&mut job, Play { inventory_directory: stock, user: None, ..said.clone() });
+    factory.passes(&job).await;
+    let told = format!("guest as {me}, in truth {me}, 0 in none, by openstack a \\\"b\\\", from group_vars, in images");
+    assert!(factory.heard.text().contains(&told), "{}", factory.heard.text());
+
+    // Whatever an inventory says of addresses, its hosts are the guest.
+    let own = RepoPath::new(format!("{BUNDLE}/own/hosts"));
+    put(&mut job, Play { inventory: own, user: None, ..said });
+    factory.passes(&job).await;
+    assert!(
+        factory.heard.text().contains(&format!("other as {me}, in truth {me}, 0 in none")),
+        "{}",
+        factory.heard.text()
+    );
 }
 
 #[tokio::test]

@@ -9,7 +9,8 @@ use serde::Serialize;
 use super::plan::repository_name;
 use super::text::{Style, plural};
 use super::{Context, Failure};
-use crate::domain::pipeline::{Action, Pipeline, Stage, Step};
+use crate::domain::pipeline::{Action, BaseImage, Boot, Pipeline, Stage, Step};
+use crate::domain::value::Value;
 use crate::manifest::directory::Directory;
 use crate::manifest::fault::Fault;
 use crate::manifest::reading::{BundleReading, Reading};
@@ -44,6 +45,9 @@ struct BundleCheck {
 #[derive(Serialize)]
 struct StageCheck {
     stage: &'static str,
+    /// What a stage without steps says.
+    #[serde(flatten)]
+    settings: serde_json::Map<String, serde_json::Value>,
     steps: Vec<serde_json::Map<String, serde_json::Value>>,
 }
 
@@ -111,9 +115,48 @@ fn stage_checks(pipeline: &Pipeline) -> Vec<StageCheck> {
         .stages()
         .map(|stage| StageCheck {
             stage: stage.word(),
+            settings: if stage == Stage::Boot { machine(&pipeline.boot) } else { serde_json::Map::new() },
             steps: steps(stage).unwrap_or_default().iter().map(step_check).collect(),
         })
         .collect()
+}
+
+/// The machine that is booted.
+fn machine(boot: &Boot) -> serde_json::Map<String, serde_json::Value> {
+    let image = match &boot.image {
+        BaseImage::Named(name) => name.clone(),
+        BaseImage::Path { path, .. } => path.clone(),
+        BaseImage::Url { url, .. } => url.clone(),
+        BaseImage::Mmdebstrap(recipe) => format!("mmdebstrap {}", recipe.suite),
+    };
+    let keys: [(&str, serde_json::Value); 10] = [
+        ("image", image.into()),
+        ("user", boot.user.clone().into()),
+        ("cpus", boot.cpus.into()),
+        ("memory", boot.memory.into()),
+        ("disk", boot.disk.into()),
+        ("timeout", boot.timeout.as_secs().into()),
+        ("terminal", boot.terminal.into()),
+        ("flavor", boot.placement.flavor.clone().into()),
+        ("networks", boot.placement.networks.clone().into()),
+        ("security_groups", boot.placement.security_groups.clone().into()),
+    ];
+    keys.into_iter().map(|(key, value)| (key.to_owned(), value)).collect()
+}
+
+/// A value of a template, as JSON.
+fn json_of(value: &Value) -> serde_json::Value {
+    match value {
+        Value::Null => serde_json::Value::Null,
+        Value::Bool(value) => (*value).into(),
+        Value::Int(number) => (*number).into(),
+        Value::Float(number) => (*number).into(),
+        Value::String(text) => text.clone().into(),
+        Value::List(items) => items.iter().map(json_of).collect::<Vec<_>>().into(),
+        Value::Map(entries) => {
+            entries.iter().map(|(key, value)| (key.clone(), json_of(value))).collect::<serde_json::Map<_, _>>().into()
+        }
+    }
 }
 
 /// Every key of a step that has an effect.
@@ -125,19 +168,31 @@ fn step_check(step: &Step) -> serde_json::Map<String, serde_json::Value> {
     put("kind", step.action.word().into());
     put("name", step.name.clone().into());
     match &step.action {
-        Action::Shell { text } => put("shell", text.to_string().into()),
-        Action::Script { path, args } => {
+        Action::Shell { text, laid } => {
+            put("shell", text.to_string().into());
+            laid.iter().for_each(|laid| put("command", laid.command.to_string().into()));
+        }
+        Action::Script { path, args, laid } => {
             put("script", path.to_string().into());
             put("args", texts(args));
+            laid.iter().for_each(|laid| put("command", laid.command.to_string().into()));
         }
-        Action::Upload { from, to, mode } => {
+        Action::Upload { from, to, mode, keeps_name: _ } => {
             put("from", from.to_string().into());
             put("to", to.to_string().into());
             put("mode", mode.map(|mode| format!("{mode:04o}")).into());
         }
-        Action::AnsibleLocal { playbook, extra_arguments } | Action::Ansible { playbook, extra_arguments } => {
+        Action::AnsibleLocal { playbook, extra_arguments, staged } => {
+            put("playbook", playbook.to_string().into());
+            match staged {
+                Some(staged) => put("command", staged.command.to_string().into()),
+                None => put("extra_arguments", texts(extra_arguments)),
+            }
+        }
+        Action::Ansible { playbook, extra_arguments, play } => {
             put("playbook", playbook.to_string().into());
             put("extra_arguments", texts(extra_arguments));
+            put("host", play.host.clone().into());
         }
         Action::Pytest { path, args } => {
             put("pytest", path.to_string().into());
@@ -153,6 +208,12 @@ fn step_check(step: &Step) -> serde_json::Map<String, serde_json::Value> {
     put("secrets", step.secrets.clone().into());
     put("file", step.written.0.clone().into());
     put("line", step.written.1.into());
+    for (key, value) in &step.said {
+        // A step of many scripts is one step for each of them here.
+        if !keys.contains_key(key) && !matches!(key.as_str(), "scripts" | "sources" | "playbook_files") {
+            keys.insert(key.clone(), json_of(value));
+        }
+    }
     keys
 }
 

@@ -79,6 +79,33 @@ impl Text {
         Ok(Self { pieces })
     }
 
+    /// One text after the other.
+    pub fn concat(texts: impl IntoIterator<Item = Self>) -> Self {
+        let mut pieces: Vec<Piece> = Vec::new();
+        for piece in texts.into_iter().flat_map(|text| text.pieces) {
+            match (pieces.last_mut(), piece) {
+                (Some(Piece::Literal(before)), Piece::Literal(text)) => before.push_str(&text),
+                (_, piece) => pieces.push(piece),
+            }
+        }
+        if pieces.is_empty() {
+            return Self::literal("");
+        }
+        Self { pieces }
+    }
+
+    /// The text behind its first bytes, which must be plain characters; where they are not, all of it.
+    #[must_use]
+    pub fn after(&self, bytes: usize) -> Self {
+        let mut rest = self.clone();
+        if let Some(Piece::Literal(text)) = rest.pieces.first_mut()
+            && text.is_char_boundary(bytes)
+        {
+            text.drain(..bytes);
+        }
+        rest
+    }
+
     /// The dotted names in it, in order.
     pub fn names(&self) -> impl Iterator<Item = &[String]> {
         self.pieces.iter().filter_map(|piece| match piece {

@@ -69,7 +69,7 @@ impl Input {
     pub fn is_shared(&self) -> bool {
         match self {
             Self::File { from, .. } => *from == From::Root,
-            Self::Value { name, .. } => name.starts_with("pipeline "),
+            Self::Value { name, .. } => name.starts_with("pipeline ") || name.starts_with("packer "),
             Self::Base { .. } => true,
         }
     }

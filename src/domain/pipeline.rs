@@ -8,6 +8,7 @@ use std::time::Duration;
 use super::expression::Text;
 use super::id::Digest;
 use super::path::RepoPath;
+use super::value::Value;
 
 /// The five stages, in the order in which they run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -139,6 +140,21 @@ pub struct Boot {
     pub host_key: HostKey,
     /// How long until SSH must answer.
     pub timeout: Duration,
+    /// Whether commands in the guest are given a terminal, as a packer template's `ssh_pty` wants it.
+    pub terminal: bool,
+    /// Where a cloud puts the machine.
+    pub placement: Placement,
+}
+
+/// Where a cloud puts a machine: for drivers that have flavors and networks.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Placement {
+    /// The flavor, by name or id.
+    pub flavor: Option<String>,
+    /// Networks by id; `$NAME` is a variable of the factory's environment.
+    pub networks: Vec<String>,
+    /// Security groups by name or id; `$NAME` is a variable of the factory's environment.
+    pub security_groups: Vec<String>,
 }
 
 /// The memory of a machine in bytes, where nothing is said.
@@ -341,6 +357,27 @@ pub struct Step {
     pub secrets: Vec<String>,
     /// Where it is written: the file and the line, for messages.
     pub written: (String, usize),
+    /// How it goes, where that is not simply once and to its end.
+    pub course: Course,
+    /// What a packer template says of it, by the template's own keys and with its variables filled in.
+    pub said: Vec<(String, Value)>,
+}
+
+/// How a step goes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Course {
+    /// How long is waited before it.
+    pub pause_before: Duration,
+    /// How long is waited after it.
+    pub pause_after: Duration,
+    /// The exit codes that are good; none means 0 alone.
+    pub exit_codes: Vec<i32>,
+    /// Whether it may cut the connection, by a reboot: that ends it well.
+    pub expect_disconnect: bool,
+    /// How often it is done again when it failed.
+    pub max_retries: u32,
+    /// How many of the steps before it belong to it: they are done again with it, and its time is theirs too.
+    pub earlier: usize,
 }
 
 /// What a step does.
@@ -348,8 +385,10 @@ pub struct Step {
 pub enum Action {
     /// A shell command in the guest.
     Shell {
-        /// The command, given to the login user's shell.
+        /// The command, given to the login user's shell; or the lines of a script, where it is laid.
         text: Text,
+        /// How it is laid into the guest as a script.
+        laid: Option<Laid>,
     },
     /// A script of the repository, copied into the guest and run there.
     Script {
@@ -357,15 +396,19 @@ pub enum Action {
         path: StepPath,
         /// Its arguments.
         args: Vec<Text>,
+        /// How it is laid into the guest, where that is said.
+        laid: Option<Laid>,
     },
     /// A file or directory of the repository, copied into the guest.
     Upload {
         /// What is copied.
         from: StepPath,
-        /// The absolute path in the guest.
+        /// The absolute path in the guest; a packer template may also count from the login user's home.
         to: Text,
         /// Permission bits; `None` keeps those of the repository.
         mode: Option<u32>,
+        /// Whether a directory goes below `to` under its own name where `to` is there, as scp does it.
+        keeps_name: bool,
     },
     /// A playbook, run by the guest's own Ansible.
     AnsibleLocal {
@@ -373,6 +416,8 @@ pub enum Action {
         playbook: StepPath,
         /// More arguments for `ansible-playbook`.
         extra_arguments: Vec<Text>,
+        /// What is copied and run instead, where that is said.
+        staged: Option<Staged>,
     },
     /// A playbook, run by the host's Ansible against the guest.
     Ansible {
@@ -380,6 +425,8 @@ pub enum Action {
         playbook: StepPath,
         /// More arguments for `ansible-playbook`.
         extra_arguments: Vec<Text>,
+        /// Inventory and surroundings.
+        play: Play,
     },
     /// A test suite, run by the host's pytest.
     Pytest {
@@ -388,6 +435,83 @@ pub enum Action {
         /// More arguments for `pytest`.
         args: Vec<Text>,
     },
+}
+
+/// How a script is laid into the guest and run there.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Laid {
+    /// The absolute path in the guest.
+    pub to: String,
+    /// What stands behind `#!` in the first line, where the lines of a step are the script.
+    pub shebang: String,
+    /// The command that runs it, given to the login user's shell.
+    pub command: Text,
+    /// A file of variables laid beside it: its path in the guest and its text.
+    pub variables: Option<(String, Text)>,
+    /// Whether its bytes stay as they are; else lines that end in CR LF end in LF.
+    pub binary: bool,
+    /// Whether it stays in the guest afterwards.
+    pub stays: bool,
+    /// How long laying and removing it are tried again while the guest does not answer.
+    pub start_within: Duration,
+}
+
+/// A playbook with everything it needs in the guest.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Staged {
+    /// The directory in the guest.
+    pub directory: String,
+    /// What is copied, in order: the path in the repository and the absolute one in the guest.
+    pub uploads: Vec<(RepoPath, String)>,
+    /// Files that are made: the absolute path in the guest and the text.
+    pub texts: Vec<(String, String)>,
+    /// The command, given to the login user's shell.
+    pub command: Text,
+    /// Whether the directory stays in the guest.
+    pub stays: bool,
+}
+
+/// What a playbook of the host is run with, beside its arguments.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Play {
+    /// What the guest is called in the inventory.
+    pub host: String,
+    /// What `ansible_user` says; `None` is the user that SSH logs in as.
+    pub user: Option<String>,
+    /// Whether SSH logs in as that user too, and not only the playbook is told so.
+    pub user_logs_in: bool,
+    /// The groups that the guest is in.
+    pub groups: Vec<String>,
+    /// Groups that are there and empty.
+    pub empty_groups: Vec<String>,
+    /// An inventory of the repository, instead of one that is made.
+    pub inventory: Option<RepoPath>,
+    /// The directory of the repository that the inventory is made in.
+    pub inventory_directory: Option<RepoPath>,
+    /// More arguments for ssh.
+    pub ssh_arguments: String,
+    /// Variables that every play sees.
+    pub variables: Vec<(String, String)>,
+    /// The directory of the repository that it runs in; `None` is the bundle's.
+    pub directory: Option<RepoPath>,
+}
+
+impl Default for Play {
+    /// The guest is the host `local`, alone.
+    fn default() -> Self {
+        Self {
+            host: "local".to_owned(),
+            user: None,
+            user_logs_in: false,
+            groups: Vec::new(),
+            empty_groups: Vec::new(),
+            inventory: None,
+            inventory_directory: None,
+            ssh_arguments: String::new(),
+            variables: Vec::new(),
+            directory: None,
+        }
+    }
 }
 
 impl Action {

@@ -19,7 +19,7 @@ use crate::domain::build::Moment;
 use crate::domain::id::{Branch, BuildNo, CommitId, Digest, DiskId, DriverName, ImageId, RepoName};
 use crate::domain::image::ImageCopy;
 use crate::domain::path::RepoPath;
-use crate::domain::pipeline::{DiskFormat, HostKey, Network, Recipe};
+use crate::domain::pipeline::{DiskFormat, HostKey, Network, Play, Recipe};
 use crate::domain::tree::Tree;
 
 /// How long a call may take, and how it is stopped earlier.
@@ -62,6 +62,8 @@ pub enum PortErrorKind {
     Unavailable,
     /// The deadline passed.
     TimedOut,
+    /// The connection to the guest was cut while something ran there.
+    Lost,
     /// Somebody cancelled it.
     Cancelled,
 }
@@ -193,6 +195,8 @@ pub struct MachineOrder {
     pub user: String,
     /// How the host key is known.
     pub host_key: HostKey,
+    /// Whether commands are given a terminal.
+    pub terminal: bool,
     /// Guest ports to reach from the host, besides SSH.
     pub ports: Vec<u16>,
     /// How long until SSH must answer.
@@ -404,12 +408,14 @@ pub struct HostJob {
 /// A program that the sandbox knows to run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum HostProgram {
-    /// `ansible-playbook` with the guest as inventory host `local`.
+    /// `ansible-playbook` with the guest as the inventory's only host.
     Ansible {
         /// The playbook below the checkout.
         playbook: RepoPath,
         /// More arguments.
         extra_arguments: Vec<String>,
+        /// Inventory and surroundings.
+        play: Play,
     },
     /// `pytest`, in the bundle's directory.
     Pytest {
@@ -420,6 +426,16 @@ pub enum HostProgram {
         /// The JUnit report to write, below the bundle.
         report: String,
     },
+}
+
+impl HostProgram {
+    /// The directory of the repository that it runs in; `None` is the bundle's.
+    pub fn directory(&self) -> Option<&RepoPath> {
+        match self {
+            Self::Ansible { play, .. } => play.directory.as_ref(),
+            Self::Pytest { .. } => None,
+        }
+    }
 }
 
 /// What a host job left.

@@ -7,6 +7,7 @@ use serde_json::json;
 
 use super::host::Place;
 use crate::domain::path::RepoPath;
+use crate::domain::pipeline::Play;
 use crate::engine::ports::{Access, PortError};
 
 /// Options that would take the guest's place, long and short.
@@ -14,6 +15,8 @@ const REFUSED: [&str; 6] =
     ["--connection", "--inventory", "--inventory-file", "--key-file", "--private-key", "--ssh-common-args"];
 /// Short options of `ansible-playbook` that take the rest of their word as value.
 const WITH_VALUE: &str = "eflMtTu";
+/// The variable that takes the place of the configuration's `ssh_args`.
+const SSH_ARGS: &str = "ANSIBLE_SSH_ARGS";
 /// A control socket's path may have 107 bytes; Ansible and ssh add about 60 to the directory.
 const CONTROL_DIRECTORY: usize = 40;
 
@@ -41,28 +44,83 @@ fn replaces_ours(argument: &str) -> bool {
     letters.chars().take_while(|letter| !WITH_VALUE.contains(*letter)).any(|letter| matches!(letter, 'i' | 'c'))
 }
 
-/// The arguments: ours, then the step's, then the playbook.
-pub(crate) fn arguments(place: &Place, playbook: &RepoPath, extra: &[String]) -> Vec<OsString> {
-    let mut arguments = vec!["--inventory".into(), place.run.join("inventory.json").into()];
+/// The inventory that is made.
+pub(crate) const INVENTORY: &str = "inventory.json";
+
+/// The arguments: ours, then the step's, then the playbook. Whatever an inventory of the repository says, its hosts are
+/// the guest.
+pub(crate) fn arguments(
+    (place, access): (&Place, &Access),
+    playbook: &RepoPath,
+    extra: &[String],
+    play: &Play,
+) -> Vec<OsString> {
+    let source = |path: &RepoPath| place.src.join(OsStr::from_bytes(path.as_bytes()));
+    let inventory = match (&play.inventory, &play.inventory_directory) {
+        (Some(file), _) => source(file),
+        (None, Some(directory)) => source(directory).join(INVENTORY),
+        (None, None) => place.run.join(INVENTORY),
+    };
+    let mut arguments: Vec<OsString> = vec!["--inventory".into(), inventory.into()];
+    let mut variables: serde_json::Map<String, serde_json::Value> =
+        play.variables.iter().map(|(name, value)| (name.clone(), json!(value))).collect();
+    if play.inventory.is_some()
+        && let serde_json::Value::Object(guest) = guest(place, access, play)
+    {
+        variables.extend(guest);
+    }
+    if !variables.is_empty() {
+        arguments.extend(["--extra-vars".into(), serde_json::Value::Object(variables).to_string().into()]);
+    }
+    if !play.ssh_arguments.is_empty() {
+        arguments.extend(["--ssh-extra-args".into(), play.ssh_arguments.clone().into()]);
+    }
     arguments.extend(extra.iter().map(OsString::from));
-    arguments.push(place.src.join(OsStr::from_bytes(playbook.as_bytes())).into());
+    arguments.push(source(playbook).into());
     arguments
 }
 
-/// The files it reads, by their names in `run`.
-pub(crate) fn files(place: &Place, access: &Access) -> [(&'static str, String); 3] {
-    let host = json!({
+/// How Ansible reaches the guest.
+fn guest(place: &Place, access: &Access, play: &Play) -> serde_json::Value {
+    json!({
         "ansible_host": place.host,
         "ansible_port": place.port,
-        "ansible_user": access.user,
+        "ansible_user": play.user.as_ref().unwrap_or(&access.user),
         "ansible_ssh_private_key_file": place.run.join("key"),
-    });
-    let inventory = json!({ "all": { "hosts": { "local": host } } });
+    })
+}
+
+/// The inventory: the guest, in its groups.
+pub(crate) fn inventory(place: &Place, access: &Access, play: &Play) -> String {
+    let mut groups = serde_json::Map::new();
+    for group in &play.empty_groups {
+        groups.insert(group.clone(), json!({}));
+    }
+    for group in &play.groups {
+        groups.insert(group.clone(), json!({ "hosts": { &play.host: {} } }));
+    }
+    let mut all = json!({ "hosts": { &play.host: guest(place, access, play) } });
+    if !groups.is_empty() {
+        all["children"] = serde_json::Value::Object(groups);
+    }
+    json!({ "all": all }).to_string()
+}
+
+/// The files it reads, by their names in `run`.
+pub(crate) fn files(place: &Place, access: &Access, play: &Play) -> [(&'static str, String); 3] {
     [
-        ("inventory.json", inventory.to_string()),
+        (INVENTORY, inventory(place, access, play)),
         ("known_hosts", known_hosts(place, access)),
-        ("ansible.cfg", configuration(place)),
+        ("ansible.cfg", configuration(place, &login(access, play))),
     ]
+}
+
+/// A playbook that is only told of another user still logs in as the guest's.
+fn login(access: &Access, play: &Play) -> String {
+    match &play.user {
+        Some(user) if !play.user_logs_in && *user != access.user => format!("-o User={} ", access.user),
+        _ => String::new(),
+    }
 }
 
 /// The one host key that is right, in the form ssh looks it up by.
@@ -71,13 +129,9 @@ fn known_hosts(place: &Place, access: &Access) -> String {
     format!("{name} {}\n", access.host_key.trim())
 }
 
-fn configuration(place: &Place) -> String {
-    let (run, tmp) = (place.run.display(), place.tmp.display());
-    let control = if place.tmp.as_os_str().len() <= CONTROL_DIRECTORY {
-        "-o ControlMaster=auto -o ControlPersist=60s"
-    } else {
-        "-o ControlMaster=no"
-    };
+fn configuration(place: &Place, login: &str) -> String {
+    let tmp = place.tmp.display();
+    let ssh_arguments = ssh_arguments(place, login);
     format!(
         "[defaults]\n\
          host_key_checking = True\n\
@@ -91,15 +145,38 @@ fn configuration(place: &Place) -> String {
          [ssh_connection]\n\
          control_path_dir = {tmp}/cp\n\
          pipelining = True\n\
-         ssh_args = -F /dev/null {control} -o UserKnownHostsFile={run}/known_hosts -o GlobalKnownHostsFile=/dev/null \
-         -o StrictHostKeyChecking=yes -o IdentitiesOnly=yes -o PreferredAuthentications=publickey\n"
+         ssh_args = {ssh_arguments}\n"
     )
 }
 
-/// Its environment, besides what every program gets.
-pub(crate) fn environment(place: &Place) -> Vec<(String, String)> {
+/// What ssh is told: the first word that it hears of a setting counts.
+fn ssh_arguments(place: &Place, login: &str) -> String {
+    let run = place.run.display();
+    let control = if place.tmp.as_os_str().len() <= CONTROL_DIRECTORY {
+        "-o ControlMaster=auto -o ControlPersist=60s"
+    } else {
+        "-o ControlMaster=no"
+    };
+    format!(
+        "-F /dev/null {login}{control} -o UserKnownHostsFile={run}/known_hosts -o GlobalKnownHostsFile=/dev/null \
+         -o StrictHostKeyChecking=yes -o IdentitiesOnly=yes -o PreferredAuthentications=publickey"
+    )
+}
+
+/// Its environment, besides what every program gets. What a step has ssh told comes behind what it must be told.
+pub(crate) fn environment(
+    place: &Place,
+    access: &Access,
+    play: &Play,
+    given: &[(String, String)],
+) -> Vec<(String, String)> {
     let configuration = place.run.join("ansible.cfg").display().to_string();
-    vec![("ANSIBLE_CONFIG".to_owned(), configuration), ("ANSIBLE_NOCOLOR".to_owned(), "1".to_owned())]
+    let mut all = vec![("ANSIBLE_CONFIG".to_owned(), configuration), ("ANSIBLE_NOCOLOR".to_owned(), "1".to_owned())];
+    if let Some((name, value)) = given.iter().rev().find(|(name, _)| name == SSH_ARGS) {
+        let ours = ssh_arguments(place, &login(access, play));
+        all.push((name.clone(), format!("{ours} {}", value.trim_matches('\''))));
+    }
+    all
 }
 
 /// Versions from what `ansible-playbook --version` prints.

@@ -19,7 +19,8 @@ use super::sandbox::{Launch, Sandbox, Settings, TAG, Walls, process, view};
 use super::{ansible, pytest};
 use crate::blocking;
 use crate::domain::id::BuildNo;
-use crate::domain::pipeline::Network;
+use crate::domain::path::RepoPath;
+use crate::domain::pipeline::{Network, Play};
 use crate::engine::ports::{Access, Host, HostEnd, HostJob, HostProgram, Lines, PortError, Wait};
 
 /// The relay's socket in a job's `run` directory.
@@ -74,12 +75,14 @@ impl SandboxedHost {
         copy(scratch, job, wait).await?;
         let place = place(scratch, job, walls.are_missing());
         write_files(scratch, job, &place)?;
+        let directory = job.program.directory().unwrap_or(&job.bundle).clone();
+        prepare_source(scratch, job, &place, &directory)?;
         let relayed = job.network == Network::Guest && !walls.are_missing();
         let relay = if relayed { Some(listen(scratch, &job.access)?) } else { None };
         let order = Order {
             program,
             arguments: arguments(job, &place),
-            directory: place.src.join(OsStr::from_bytes(job.bundle.as_bytes())),
+            directory: place.src.join(OsStr::from_bytes(directory.as_bytes())),
             environment: environment(job, &place, walls.are_missing().then(|| scratch.path())),
             limits: self.sandbox.settings.limits.clone(),
             relay: relay.as_ref().map(|(_, targets)| (place.run.join(RELAY_SOCKET), *targets)),
@@ -215,11 +218,30 @@ fn write_files(scratch: &Scratch, job: &HostJob, place: &Place) -> Result<(), Po
     let key = &job.access.key;
     let key = std::fs::read(key)
         .map_err(|error| PortError::unavailable(format!("can't read the build's key {}: {error}", key.display())))?;
-    ansible::files(place, &job.access)
+    let usual = Play::default();
+    let play = if let HostProgram::Ansible { play, .. } = &job.program { play } else { &usual };
+    ansible::files(place, &job.access, play)
         .iter()
         .try_for_each(|(name, text)| scratch.write(name, text.as_bytes()))
         .and_then(|()| scratch.write("key", &key))
         .map_err(|error| PortError::unavailable(format!("can't write {}: {error}", scratch.path().display())))
+}
+
+/// Makes the directory that the program runs in, and lays an inventory into a directory that wants one.
+fn prepare_source(scratch: &Scratch, job: &HostJob, place: &Place, directory: &RepoPath) -> Result<(), PortError> {
+    let source = scratch.path().join("src");
+    let below = |path: &RepoPath| source.join(OsStr::from_bytes(path.as_bytes()));
+    let unable = |error: std::io::Error| PortError::unavailable(format!("can't write {}: {error}", source.display()));
+    std::fs::create_dir_all(below(directory)).map_err(unable)?;
+    let HostProgram::Ansible { play, .. } = &job.program else { return Ok(()) };
+    let Some(directory) = &play.inventory_directory else { return Ok(()) };
+    let path = below(directory).join(ansible::INVENTORY);
+    let write = |text: String| {
+        let mut file = std::fs::File::options().write(true).create_new(true).open(&path)?;
+        std::io::Write::write_all(&mut file, text.as_bytes())?;
+        scratch.give(&path)
+    };
+    write(ansible::inventory(place, &job.access, play)).map_err(unable)
 }
 
 /// Starts the job's relay: SSH is target 0, the ports follow.
@@ -237,7 +259,9 @@ fn listen(scratch: &Scratch, access: &Access) -> Result<(Relay, u8), PortError> 
 
 fn arguments(job: &HostJob, place: &Place) -> Vec<std::ffi::OsString> {
     match &job.program {
-        HostProgram::Ansible { playbook, extra_arguments } => ansible::arguments(place, playbook, extra_arguments),
+        HostProgram::Ansible { playbook, extra_arguments, play } => {
+            ansible::arguments((place, &job.access), playbook, extra_arguments, play)
+        }
         HostProgram::Pytest { path, args, report } => pytest::arguments(place, path, args, report),
     }
 }
@@ -258,8 +282,8 @@ fn environment(job: &HostJob, place: &Place, tag: Option<&Path>) -> Vec<(String,
     let mut all: Vec<(String, String)> = usual.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
     all.extend(job.env.iter().cloned());
     all.extend(job.secrets.iter().map(|(name, secret)| (name.clone(), secret.0.clone())));
-    if matches!(job.program, HostProgram::Ansible { .. }) {
-        all.extend(ansible::environment(place));
+    if let HostProgram::Ansible { play, .. } = &job.program {
+        all.extend(ansible::environment(place, &job.access, play, &job.env));
     }
     let ours = [
         ("FACTORYD_HOST", place.host.clone()),

@@ -8,7 +8,8 @@ use super::budget::{Budget, Cost};
 use super::fault::{Fault, Span};
 use super::files::{Files, Filter, Problem};
 use super::mentions::Mentions;
-use super::pipeline::PipelineFile;
+use super::packer::{Remote, Templates, Used, check_playbook};
+use super::pipeline::{Bound, PipelineFile};
 use super::reader::{Need, Reads};
 use super::reading::Unbuildable;
 use super::yaml::MOST_BYTES;
@@ -17,7 +18,7 @@ use crate::domain::id::RepoName;
 use crate::domain::inputs::{From, Input, Inputs};
 use crate::domain::path::RepoPath;
 use crate::domain::pipeline::{BaseImage, Pipeline, Stage, StepPath};
-use crate::domain::tree::{EntryKind, Tree, TreeError};
+use crate::domain::tree::{Entry, EntryKind, Tree, TreeError};
 use crate::domain::value::Value;
 
 /// The most bytes of one template.
@@ -25,6 +26,29 @@ const MOST_TEMPLATE: u64 = 16 * 1024 * 1024;
 
 /// Files that pytest reads in the directories above a test, besides the test.
 const PYTEST_FILES: [&str; 6] = ["conftest.py", "pytest.ini", ".pytest.ini", "tox.ini", "setup.cfg", "pyproject.toml"];
+
+/// Directories that Ansible looks for beside a playbook.
+const ANSIBLES: [&str; 16] = [
+    "roles",
+    "group_vars",
+    "host_vars",
+    "files",
+    "templates",
+    "vars",
+    "defaults",
+    "tasks",
+    "handlers",
+    "meta",
+    "library",
+    "module_utils",
+    "collections",
+    "playbooks",
+    "inventory",
+    "inventories",
+];
+
+/// Vars of bundles, which count by their values.
+const VARS_FILES: [&str; 2] = ["build-vars.yml", "build-vars.template.yml"];
 
 /// A bundle, but for what lies outside of its directory.
 #[derive(Debug)]
@@ -60,6 +84,8 @@ pub(super) struct Outcome {
     pub(super) cost: Cost,
     /// Whether the answer holds whatever else the repository has: not, where the repository's limits were reached.
     pub(super) lasting: bool,
+    /// What outside of the bundle the answer depends on besides the files that its stages read: templates, playbooks.
+    pub(super) used: Vec<Used>,
 }
 
 /// Reads a bundle.
@@ -69,18 +95,19 @@ pub(super) struct Outcome {
 pub(super) fn read(
     tree: &dyn Tree,
     (bundle, repository): (&RepoPath, &RepoName),
-    file: &PipelineFile,
+    (file, templates): (&PipelineFile, &Templates<'_>),
     budget: &mut Budget,
 ) -> Result<Outcome, TreeError> {
     budget.begin();
-    let mut reading = BundleReading { tree, bundle, file, budget };
+    templates.begin();
+    let mut reading = BundleReading { tree, bundle, file, templates, budget };
     let (parsed, lasting) = match reading.read(repository) {
         Ok(parsed) => (Ok(parsed), true),
         Err(Refusal::Unbuildable(why)) => (Err(why), true),
         Err(Refusal::Limit(why)) => (Err(why), false),
         Err(Refusal::Tree(error)) => return Err(error),
     };
-    Ok(Outcome { parsed, cost: budget.cost(), lasting })
+    Ok(Outcome { parsed, cost: budget.cost(), lasting, used: templates.used()? })
 }
 
 enum Refusal {
@@ -99,6 +126,7 @@ struct BundleReading<'r> {
     tree: &'r dyn Tree,
     bundle: &'r RepoPath,
     file: &'r PipelineFile,
+    templates: &'r Templates<'r>,
     budget: &'r mut Budget,
 }
 
@@ -106,11 +134,14 @@ impl BundleReading<'_> {
     fn read(&mut self, repository: &RepoName) -> Result<Parsed, Refusal> {
         let vars = self.vars()?;
         let scope = vars::scope(&vars.value, repository);
-        let bound = self.file.bind(self.bundle, &scope).map_err(|faults| {
-            let reason = summary(&faults);
-            Refusal::Unbuildable(Unbuildable { reason, faults })
-        })?;
+        self.file = self.file.of(&scope, self.templates);
+        let bound = self.file.bind(self.bundle, &scope, self.templates);
+        let bound = bound.map_err(|faults| unbuildable(at_vars(self.file, &vars, faults)))?;
         self.charge(bound.weight)?;
+        let mut warnings = vars.warnings.clone();
+        warnings.extend(dead_flavor(&vars, &bound));
+        warnings.extend(bound.warnings);
+        warnings.extend(self.playbooks(&bound.found.remotes)?);
         let (inside, outside): (Vec<Need>, Vec<Need>) = bound
             .needs
             .into_iter()
@@ -121,14 +152,35 @@ impl BundleReading<'_> {
             let root = self.file.root.as_ref();
             let mut inputs = root.map(|root| values::of_stage(root, stage, &scope)).unwrap_or_default();
             inputs.extend(self.files(inside.iter().filter(|need| need.stage == stage))?);
+            let values = bound.found.inputs.iter().filter(|(of, _)| *of == stage);
+            inputs.extend(values.map(|(_, input)| input.clone()));
             if stage == Stage::Render {
                 inputs.extend(self.templates(&bound.pipeline, &vars.value)?);
             }
             stages.push((stage, Inputs::new(inputs)));
         }
         let image = self.image_span();
-        let (pipeline, warnings) = (Arc::new(bound.pipeline), vars.warnings);
+        let pipeline = Arc::new(bound.pipeline);
         Ok(Parsed { pipeline, warnings, inside: stages, outside, image })
+    }
+
+    /// Looks whom the playbooks of the host are for; gives what an author should know.
+    fn playbooks(&mut self, remotes: &[Remote]) -> Result<Vec<Fault>, Refusal> {
+        let (mut faults, mut warnings) = (Vec::new(), Vec::new());
+        for remote in remotes {
+            let mut files = Files::new(self.tree, From::Root, RepoPath::root(), Filter::All);
+            // One that is missing is said with the files that the stage reads.
+            let Ok((path, entry)) = files.resolve(&remote.path) else { continue };
+            self.templates.note(&remote.path);
+            let Ok(bytes) = self.tree.read(&path, MOST_BYTES) else { continue };
+            self.charge(bytes.len())?;
+            if let (true, Ok(text)) = (entry.kind.is_file(), std::str::from_utf8(&bytes)) {
+                let (more, others) = check_playbook(text, remote);
+                faults.extend(more);
+                warnings.extend(others);
+            }
+        }
+        if faults.is_empty() { Ok(warnings) } else { Err(unbuildable(faults)) }
     }
 
     /// A path from the root that lies in the bundle is one of the bundle's.
@@ -192,6 +244,7 @@ impl BundleReading<'_> {
             path: StepPath::Bundle(render.templates.clone()),
             reads: Reads::All,
             span: Span::default(),
+            source: None,
         };
         let path = need.path.in_repository(self.bundle);
         let mut files = Files::new(self.tree, From::Bundle, self.bundle.clone(), Filter::Templates);
@@ -242,6 +295,17 @@ pub(super) fn add(files: &mut Files<'_>, need: &Need, bundle: &RepoPath, budget:
             EntryKind::Directory => Err(Problem::Missing(path)),
             _ => Ok(()),
         },
+        Reads::Beside => {
+            let (_, entry) = files.resolve(&path)?;
+            if !entry.kind.is_file() {
+                return Err(Problem::Missing(path));
+            }
+            files.add_where(&path.parent(), &is_ansibles, budget)
+        }
+        Reads::Directory => match files.add(&path, budget)? {
+            EntryKind::Directory => Ok(()),
+            _ => Err(Problem::Missing(path)),
+        },
         Reads::Playbook => {
             let (_, entry) = files.resolve(&path)?;
             if !entry.kind.is_file() {
@@ -266,6 +330,15 @@ pub(super) fn add(files: &mut Files<'_>, need: &Need, bundle: &RepoPath, budget:
             Ok(())
         }
     }
+}
+
+/// Whether Ansible may look for an entry beside a playbook: other playbooks, and directories of well-known names.
+fn is_ansibles(entry: &Entry) -> bool {
+    let name = String::from_utf8_lossy(&entry.name);
+    if entry.kind == EntryKind::Directory {
+        return ANSIBLES.contains(&name.as_ref()) || name.ends_with("_plugins");
+    }
+    (name.ends_with(".yml") || name.ends_with(".yaml")) && !VARS_FILES.contains(&name.as_ref())
 }
 
 /// Why a bundle can't be built, and whether that holds whatever else the repository has.
@@ -293,9 +366,32 @@ pub(super) fn refusal(
             | Problem::Tree(TreeError::TooMuch { .. })
     );
     let reason = problem.to_string();
-    let fault = file.source.fault(need.span, code, format!("{reason}, for {bundle}"));
+    let source = need.source.as_deref().unwrap_or(&file.source);
+    let fault = source.fault(need.span, code, format!("{reason}, for {bundle}"));
     let help = format!("the {} stage reads `{}`", need.stage, need.path);
     Ok((Unbuildable { reason, faults: vec![fault.with_help(help)] }, lasting))
+}
+
+fn unbuildable(faults: Vec<Fault>) -> Refusal {
+    Refusal::Unbuildable(Unbuildable { reason: summary(&faults), faults })
+}
+
+/// What is wrong with the template that the vars name is said at the vars, where the pipeline is built in.
+fn at_vars(file: &PipelineFile, vars: &vars::Vars, mut faults: Vec<Fault>) -> Vec<Fault> {
+    for fault in faults.iter_mut().filter(|fault| file.path.is_none() && fault.file == file.name()) {
+        if let Some(at_vars) = vars.fault("packer_file", fault.code, &fault.message) {
+            *fault = at_vars.with_hint(&fault.hint).with_help(&fault.help);
+        }
+    }
+    faults
+}
+
+/// A flavor that reaches no machine.
+fn dead_flavor(vars: &vars::Vars, bound: &Bound) -> Option<Fault> {
+    let fault = vars.fault("vm_flavor", "dead-variable", "`vm_flavor` changes nothing")?;
+    let help =
+        "the packer template does not declare the variable that it is passed by: the template's own flavor counts";
+    bound.found.flavor_is_dead.then(|| fault.with_help(help))
 }
 
 /// What a fault advises, to be put behind it.

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::bundle::Outcome;
+use super::packer::Templates;
 use super::reading::{Buildable, Outside};
 use crate::domain::id::{Digest, Fingerprint, Oid};
 use crate::domain::path::RepoPath;
@@ -65,9 +66,12 @@ impl Cache {
 }
 
 impl Kept {
-    /// A bundle that an earlier reading found.
-    pub(super) fn bundle(&mut self, key: &BundleKey) -> Option<Arc<Entry>> {
+    /// A bundle that an earlier reading found, if the templates that it looked at are the same.
+    pub(super) fn bundle(&mut self, key: &BundleKey, templates: &Templates<'_>) -> Option<Arc<Entry>> {
         let (used, entry) = self.bundles.get_mut(key)?;
+        if !templates.are_same(&entry.outcome.used) {
+            return None;
+        }
         *used = self.reading;
         Some(Arc::clone(entry))
     }

@@ -205,6 +205,7 @@ pub(super) const ACTIONS: &[Field] = &[
     Field::new("ansible-local", Shape::Short(PLAYBOOK), "A playbook, run by the guest's Ansible."),
     Field::new("ansible", Shape::Short(PLAYBOOK), "A playbook, run by the host's Ansible against the guest."),
     Field::new("pytest", Shape::Short(PYTEST), "Tests, run by the host's pytest against the guest."),
+    Field::new("packer", Shape::Short(PACKER), "The provisioners of a packer template, each as a step of its own."),
 ];
 
 /// The other keys of a step.
@@ -235,6 +236,13 @@ pub(super) const UPLOAD: &[Field] = &[
 pub(super) const PLAYBOOK: &[Field] = &[
     Field::new("playbook", Shape::Path, "The playbook; its whole directory counts.").required(),
     Field::new("extra_arguments", Shape::List(&Shape::Text), "More arguments for ansible-playbook."),
+];
+
+/// The keys of `packer`. What the template says counts by its values, whatever the file is called.
+pub(super) const PACKER: &[Field] = &[
+    Field::new("file", Shape::RootPath, "The JSON template, from the repository's root.").required().free(),
+    Field::new("builder", Shape::Text, "Which of its builders is meant; default the only one.").free(),
+    Field::new("vars", Shape::Texts, "Values of its user variables."),
 ];
 
 /// The keys of `pytest`.

@@ -122,6 +122,23 @@ impl<'t> Files<'t> {
         Ok(kind)
     }
 
+    /// Adds the entries of a directory that are wanted, with what lies below them.
+    pub(super) fn add_where(
+        &mut self,
+        path: &RepoPath,
+        wanted: &dyn Fn(&Entry) -> bool,
+        budget: &mut Budget,
+    ) -> Result<(), Problem> {
+        let (path, _) = self.resolve(path)?;
+        for entry in self.tree.list(&path)? {
+            budget.entry()?;
+            if let Some(path) = path.join(&entry.name).filter(|_| wanted(&entry)) {
+                self.add(&path, budget)?;
+            }
+        }
+        Ok(())
+    }
+
     /// What a path leads to, every link on the way counted.
     pub(super) fn resolve(&mut self, path: &RepoPath) -> Result<(RepoPath, Entry), Problem> {
         match self.tree.entry(path)? {

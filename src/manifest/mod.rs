@@ -26,6 +26,7 @@ mod globs;
 mod hints;
 mod mentions;
 mod node;
+mod packer;
 mod pipeline;
 mod planning;
 mod reader;

@@ -8,11 +8,13 @@ use super::fault::{Fault, Source, Span, did_you_mean, quoted};
 use super::fields::{self, PIPELINE, STAGE_NAMES};
 use super::globs::Pattern;
 use super::node::{Kind, Node};
-use super::reader::{Need, Reader, Reads};
+use super::packer::Templates;
+use super::reader::{Binding, FromTemplates, Need, Reader, Reads};
 use super::yaml;
 use super::{stages, steps};
+use crate::domain::inputs::Input;
 use crate::domain::path::RepoPath;
-use crate::domain::pipeline::{Pipeline, SharedChange, Stage};
+use crate::domain::pipeline::{BaseImage, Boot, Pipeline, SharedChange, Stage};
 use crate::domain::value::Value;
 
 /// How long a build may take where the pipeline does not say.
@@ -24,8 +26,16 @@ const VARS: &str = "build-vars.yml";
 /// The name of the built-in pipeline in messages.
 const BUILTIN: &str = "(built-in pipeline)";
 
-/// The pipeline of a repository that has none.
+/// The pipeline of a repository that has none, and of one that has no packer template either.
 const BUILTIN_TEXT: &str = include_str!("builtin.yml");
+const BUILTIN_ANSIBLE: &str = include_str!("builtin-ansible.yml");
+
+/// The packer template of a bundle whose vars name none, and where it lies.
+const TEMPLATE: &str = "build.packer.json";
+const TEMPLATES: &str = "images";
+
+/// Files that show a repository of today's factory: without its template, nothing of it can be built.
+const TODAYS: [&str; 3] = ["images/build.packer.json", "images/build.playbook.yml", "images/build.sh"];
 
 /// A pipeline file, as far as it could be read.
 #[derive(Debug)]
@@ -45,6 +55,8 @@ pub(super) struct PipelineFile {
     on_shared_change: SharedChange,
     /// What is wrong with it whatever the bundle.
     pub(super) faults: Vec<Fault>,
+    /// The built-in pipeline for repositories without packer templates.
+    without_packer: Option<Box<Self>>,
 }
 
 /// A pipeline bound to one bundle.
@@ -56,6 +68,10 @@ pub(super) struct Bound {
     pub(super) needs: Vec<Need>,
     /// What its expressions expanded to, in bytes.
     pub(super) weight: usize,
+    /// What an author should know.
+    pub(super) warnings: Vec<Fault>,
+    /// What its packer templates say besides.
+    pub(super) found: FromTemplates,
 }
 
 /// What is wrong with one pipeline file, whatever bundles it will be for. `name` is the file's, for the faults.
@@ -66,7 +82,22 @@ pub fn check_file(name: &str, text: &str) -> Vec<Fault> {
 impl PipelineFile {
     /// The pipeline of a repository that has none.
     pub(super) fn builtin() -> Self {
-        Self::parse(BUILTIN, None, BUILTIN_TEXT)
+        let without_packer = Some(Box::new(Self::parse(BUILTIN, None, BUILTIN_ANSIBLE)));
+        Self { without_packer, ..Self::parse(BUILTIN, None, BUILTIN_TEXT) }
+    }
+
+    /// The pipeline as it is for one bundle: the built-in one runs the playbook alone where the repository has nothing of
+    /// packer's.
+    pub(super) fn of(&self, scope: &Value, templates: &Templates<'_>) -> &Self {
+        let Some(without_packer) = &self.without_packer else { return self };
+        let is_named = scope.get("vars").is_some_and(|vars| vars.get("packer_file").is_some());
+        let todays = || TODAYS.iter().filter_map(RepoPath::new).any(|path| templates.has(&path));
+        if is_named || todays() { self } else { without_packer }
+    }
+
+    /// Whether this is the built-in pipeline with its packer template.
+    fn is_todays(&self) -> bool {
+        self.without_packer.is_some()
     }
 
     /// Reads a file.
@@ -94,6 +125,7 @@ impl PipelineFile {
             root: None,
             on_shared_change: SharedChange::default(),
             faults,
+            without_packer: None,
         };
         if let Some(root) = &root {
             file.read_head(root);
@@ -114,9 +146,14 @@ impl PipelineFile {
     ///
     /// # Errors
     /// The faults of the pipeline that this bundle's vars bring out.
-    pub(super) fn bind(&self, bundle: &RepoPath, scope: &Value) -> Result<Bound, Vec<Fault>> {
+    pub(super) fn bind(
+        &self,
+        bundle: &RepoPath,
+        scope: &Value,
+        templates: &Templates<'_>,
+    ) -> Result<Bound, Vec<Fault>> {
         let Some(root) = &self.root else { return Err(self.faults.clone()) };
-        match self.stages_of(root, Some(scope)) {
+        match self.stages_of(root, Some(Binding { templates, bundle, scope })) {
             (Some(bound), faults) if faults.is_empty() => Ok(bound),
             (_, mut faults) => {
                 for fault in &mut faults {
@@ -166,12 +203,15 @@ impl PipelineFile {
     }
 
     /// Everything that may hold expressions: with a scope filled in, without one only checked.
-    fn stages_of(&self, root: &Node, scope: Option<&Value>) -> (Option<Bound>, Vec<Fault>) {
-        let mut binder = Binder::new(&self.source, scope);
+    fn stages_of(&self, root: &Node, binding: Option<Binding<'_>>) -> (Option<Bound>, Vec<Fault>) {
+        let scope = binding.map(|binding| binding.scope);
+        let defaults = scope.filter(|_| self.is_todays()).map(with_defaults);
+        let mut binder = Binder::new(&self.source, defaults.as_ref().or(scope));
         let names = ["timeout", "shared", "stages", "archive"];
         let [timeout, shared, stages, archive] = names.map(|name| root.get(name).map(|node| binder.bind(node)));
         let (mut faults, weight) = binder.finish();
         let mut reader = Reader::new(&self.source);
+        reader.binding = binding;
         let timeout = reader.duration(timeout.as_ref(), "timeout").unwrap_or(TIMEOUT);
         let archive = reader.texts(archive.as_ref(), "archive");
         let nodes = stages.as_ref().map(|node| stage_nodes(&mut reader, node)).unwrap_or_default();
@@ -180,12 +220,13 @@ impl PipelineFile {
             if nodes.iter().any(|(stage, _)| *stage == Stage::Provision) { Stage::Provision } else { Stage::Boot };
         for node in reader.list(shared.as_ref(), "shared", "paths") {
             if let Some(path) = reader.root_path(node, "shared") {
-                reader.needs.push(Need { stage, path, reads: Reads::All, span: node.span });
+                reader.needs.push(Need { stage, path, reads: Reads::All, span: node.span, source: None });
             }
         }
         let find = |wanted: Stage| nodes.iter().find(|(stage, _)| *stage == wanted).map(|(_, node)| *node);
-        let boot = find(Stage::Boot).and_then(|node| stages::boot(&mut reader, node));
         let provision = find(Stage::Provision).and_then(|node| steps::provision(&mut reader, node));
+        let boot = find(Stage::Boot).and_then(|node| stages::boot(&mut reader, node));
+        let boot = boot.map(|boot| self.boots_from(&mut reader, boot));
         let test = find(Stage::Test).and_then(|node| steps::test(&mut reader, node));
         let snapshot = find(Stage::Snapshot).and_then(|node| stages::snapshot(&mut reader, node));
         let vars = Arc::new(scope.and_then(|scope| scope.get("vars")).cloned().unwrap_or(Value::Null));
@@ -202,8 +243,53 @@ impl PipelineFile {
             render,
             archive,
         });
-        (pipeline.map(|pipeline| Bound { pipeline, needs: reader.needs, weight }), faults)
+        let Reader { needs, warnings, found, .. } = reader;
+        (pipeline.map(|pipeline| Bound { pipeline, needs, weight, warnings, found }), faults)
     }
+
+    /// What is booted: what the pipeline says, but with the built-in one what packer would boot.
+    fn boots_from(&self, reader: &mut Reader<'_>, mut boot: Boot) -> Boot {
+        let Some(machine) = &reader.found.machine else { return boot };
+        let Some(image) = machine.image.clone().filter(|image| *image != boot.image) else { return boot };
+        let (shown, pipelines) = (described(&image), described(&boot.image));
+        let message = match self.is_todays() {
+            true => format!("the packer template boots {shown}, and not the bundle's `img_base`, which is {pipelines}"),
+            false => {
+                format!("the packer template boots {shown}; the pipeline's `boot` says {pipelines}, and that is booted")
+            }
+        };
+        let help = "a template that takes what the bundle says has `{{ user `source_image` }}`";
+        let fault = machine.image_at.as_ref().map(|(source, span)| source.fault(*span, "other-base", message));
+        reader.warnings.extend(fault.map(|fault| fault.with_help(help)));
+        if self.is_todays() {
+            reader.found.inputs.push((Stage::Boot, Input::value("packer builder image", shown)));
+            boot.image = image;
+        }
+        boot
+    }
+}
+
+fn described(image: &BaseImage) -> String {
+    match image {
+        BaseImage::Named(name) => format!("`{name}`"),
+        BaseImage::Path { path, .. } => format!("`{path}`"),
+        BaseImage::Url { url, sha256, .. } => format!("`{url}` ({sha256})"),
+        BaseImage::Mmdebstrap(recipe) => format!("Debian {}", recipe.suite),
+    }
+}
+
+/// The vars with what today's playbook has for those that name no template.
+fn with_defaults(scope: &Value) -> Value {
+    let mut scope = scope.clone();
+    if let Value::Map(entries) = &mut scope
+        && let Some((_, Value::Map(vars))) = entries.iter_mut().find(|(name, _)| name == "vars")
+    {
+        let named = vars.iter().find(|(name, _)| name == "packer_file").map(|(_, value)| value.to_string());
+        let path = format!("{TEMPLATES}/{}", named.unwrap_or_else(|| TEMPLATE.to_owned()));
+        vars.retain(|(name, _)| name != "packer_file");
+        vars.push(("packer_file".to_owned(), Value::String(path)));
+    }
+    scope
 }
 
 /// A glob of `bundles`.

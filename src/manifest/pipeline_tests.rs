@@ -1,5 +1,6 @@
 //! What a pipeline's author is told, and what a bound pipeline holds.
 
+use super::super::forest::Forest;
 use super::super::{fields, schema, vars};
 use super::*;
 use crate::domain::id::RepoName;
@@ -19,7 +20,8 @@ fn bind(text: &str, vars: &str) -> Result<Pipeline, String> {
     let bundle = RepoPath::new("images/web").expect("a path");
     let vars = vars::read("images/web/build-vars.yml", &bundle, vars).expect("good vars");
     let scope = vars::scope(&vars.value, &RepoName::from("factory"));
-    let bound = PipelineFile::read(path, text).bind(&bundle, &scope);
+    let forest = Forest::new(&[]);
+    let bound = PipelineFile::read(path, text).bind(&bundle, &scope, &Templates::new(&forest));
     bound.map(|bound| bound.pipeline).map_err(|faults| faults.iter().map(|fault| fault.render("error")).collect())
 }
 
@@ -72,7 +74,7 @@ fn a_whole_pipeline_is_bound_to_its_bundle() {
     assert_eq!(names, ["ansible", "clean", "script", "upload", "ansible-local"]);
     assert_eq!((steps[0].network, steps[0].secrets.as_slice()), (Network::Full, &["vault".to_owned()][..]));
     assert_eq!(steps[1].written, ("pipelines/p.yml".into(), 17));
-    let Action::Shell { text } = &steps[1].action else { panic!("a shell step") };
+    let Action::Shell { text, .. } = &steps[1].action else { panic!("a shell step") };
     assert_eq!(text.to_string(), "echo web {{ build.number }}");
     assert!(matches!(&steps[3].action, Action::Upload { mode: Some(0o750), .. }));
     let snapshot = pipeline.snapshot.expect("snapshot");
@@ -87,7 +89,9 @@ fn the_built_in_pipeline_takes_bundles_without_properties() {
     assert_eq!(builtin.faults, []);
     let bundle = RepoPath::new("images/bundle-x").expect("a path");
     let vars = vars::read("v", &bundle, "bundle: { name: x, img_base: y, properties: }").expect("good vars");
-    let bound = builtin.bind(&bundle, &vars::scope(&vars.value, &RepoName::from("factory"))).expect("bound");
+    let (scope, forest) = (vars::scope(&vars.value, &RepoName::from("factory")), Forest::new(&[]));
+    let templates = Templates::new(&forest);
+    let bound = builtin.of(&scope, &templates).bind(&bundle, &scope, &templates).expect("bound");
     assert_eq!(bound.pipeline.stages().count(), 4);
     assert_eq!(bound.pipeline.file, None);
 }

@@ -3,14 +3,17 @@
 //! A node whose expressions are not filled in is accepted by every read and gives nothing, so the same reads check a
 //! pipeline on its own and read it for a bundle.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::bind;
 use super::fault::{Fault, MOST_FAULTS, Source, Span, did_you_mean, quoted};
 use super::fields::Field;
 use super::node::{Kind, Node};
+use super::packer::{Machine, Remote, Templates};
 use super::{hints, units};
 use crate::domain::expression::Text;
+use crate::domain::inputs::Input;
 use crate::domain::path::RepoPath;
 use crate::domain::pipeline::{Stage, StepPath};
 use crate::domain::value::Value;
@@ -24,8 +27,12 @@ pub(super) enum Reads {
     Playbook,
     /// Tests: a file with what pytest reads besides, or everything below a directory.
     Tests,
+    /// A playbook beside which other things lie: what Ansible looks for beside it.
+    Beside,
     /// A script: a file.
     Script,
+    /// Everything below a directory, which must be one.
+    Directory,
 }
 
 /// A path that a pipeline names and a stage reads.
@@ -39,6 +46,32 @@ pub(super) struct Need {
     pub(super) reads: Reads,
     /// The place that names it.
     pub(super) span: Span,
+    /// The file that names it, where that is not the pipeline.
+    pub(super) source: Option<Arc<Source>>,
+}
+
+/// What packer templates are read for, where a pipeline is bound to a bundle.
+#[derive(Clone, Copy)]
+pub(super) struct Binding<'s> {
+    /// The repository's templates.
+    pub(super) templates: &'s Templates<'s>,
+    /// The bundle.
+    pub(super) bundle: &'s RepoPath,
+    /// What is known of it.
+    pub(super) scope: &'s Value,
+}
+
+/// What packer templates said besides steps.
+#[derive(Debug, Default)]
+pub(super) struct FromTemplates {
+    /// What the first template says of the machine.
+    pub(super) machine: Option<Machine>,
+    /// Values that count.
+    pub(super) inputs: Vec<(Stage, Input)>,
+    /// Playbooks of the host.
+    pub(super) remotes: Vec<Remote>,
+    /// Whether the flavor of the vars has no effect.
+    pub(super) flavor_is_dead: bool,
 }
 
 /// The reads over one pipeline.
@@ -48,6 +81,12 @@ pub(super) struct Reader<'s> {
     pub(super) faults: Vec<Fault>,
     /// The paths that were named.
     pub(super) needs: Vec<Need>,
+    /// What an author should know.
+    pub(super) warnings: Vec<Fault>,
+    /// What templates are read for; `None` where a pipeline is checked on its own.
+    pub(super) binding: Option<Binding<'s>>,
+    /// What templates said.
+    pub(super) found: FromTemplates,
 }
 
 /// A map whose keys were checked.
@@ -68,7 +107,14 @@ impl<'n> Record<'n> {
 impl<'s> Reader<'s> {
     /// Reads over a file's tree.
     pub(super) fn new(source: &'s Source) -> Self {
-        Self { source, faults: Vec::new(), needs: Vec::new() }
+        Self {
+            source,
+            faults: Vec::new(),
+            needs: Vec::new(),
+            warnings: Vec::new(),
+            binding: None,
+            found: FromTemplates::default(),
+        }
     }
 
     /// The file's name, as steps keep it.

@@ -10,6 +10,7 @@ use super::cache::{BundleKey, Cache, Entry, Kept, Surroundings};
 use super::discovery::{self, Candidate, Discovery};
 use super::fault::Fault;
 use super::files::{Files, Filter};
+use super::packer::Templates;
 use super::pipeline::PipelineFile;
 use super::reader::{Need, Reads};
 use crate::domain::id::{Digest, Fingerprint, RepoName};
@@ -126,6 +127,7 @@ pub fn read(tree: &dyn Tree, repository: &RepoName, cache: &Cache) -> Result<Rea
         kept: &mut kept,
         budget: Budget::new(),
         outside: HashMap::new(),
+        templates: Templates::new(tree),
     };
     let mut entries = Vec::with_capacity(bundles.len());
     for candidate in &bundles {
@@ -150,6 +152,8 @@ struct Run<'r> {
     budget: Budget,
     /// What lies outside, looked up once per reading.
     outside: HashMap<(Reads, RepoPath), Arc<Outside>>,
+    /// Packer templates, parsed once per reading.
+    templates: Templates<'r>,
 }
 
 impl Run<'_> {
@@ -174,14 +178,15 @@ impl Run<'_> {
             path: candidate.path.clone(),
             tree,
         });
-        if let Some(entry) = key.as_ref().and_then(|key| self.kept.bundle(key)) {
+        if let Some(entry) = key.as_ref().and_then(|key| self.kept.bundle(key, &self.templates)) {
             self.budget.begin();
             return match self.budget.take(entry.outcome.cost) {
                 Ok(()) => Ok(Ok(entry)),
                 Err(exceeded) => refuse(exceeded.to_string()),
             };
         }
-        let outcome = bundle::read(self.tree, (&candidate.path, self.repository), file, &mut self.budget)?;
+        let around = (file, &self.templates);
+        let outcome = bundle::read(self.tree, (&candidate.path, self.repository), around, &mut self.budget)?;
         let lasting = outcome.lasting;
         let entry = Arc::new(Entry { outcome, last: std::sync::Mutex::new(None) });
         if let Some(key) = key.filter(|_| lasting) {
@@ -280,7 +285,8 @@ impl Run<'_> {
             return Ok(Ok(Arc::clone(found)));
         }
         // What pytest reads lies also above the path, so no one id stands for it.
-        let place = if need.reads == Reads::Playbook { path.parent() } else { path.clone() };
+        let is_playbook = matches!(need.reads, Reads::Playbook | Reads::Beside);
+        let place = if is_playbook { path.parent() } else { path.clone() };
         let oid = self.tree.entry(&place)?.and_then(|entry| entry.oid).filter(|_| need.reads != Reads::Tests);
         let key = oid.map(|oid| (need.reads, path.clone(), oid));
         if let Some(found) = key.as_ref().and_then(|key| self.kept.outside(key)) {

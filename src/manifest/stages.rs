@@ -36,14 +36,18 @@ pub(super) fn boot(reader: &mut Reader<'_>, node: &Node) -> Option<Boot> {
     let disk = reader.size(record.get("disk"), "disk");
     let host_key = reader.word(record.get("host_key"), "host_key", &host_keys);
     let timeout = reader.duration(record.get("timeout"), "timeout");
+    // What the pipeline does not say, the builder of its packer template does.
+    let machine = reader.found.machine.clone().unwrap_or_default();
     Some(Boot {
         image: image(reader, record.get("image")?)?,
-        user: user.unwrap_or_else(|| USER.to_owned()),
-        cpus: cpus.and_then(|cpus| u32::try_from(cpus).ok()).unwrap_or(CPUS),
-        memory: memory.unwrap_or(MACHINE_MEMORY),
-        disk,
+        user: user.or(machine.user).unwrap_or_else(|| USER.to_owned()),
+        cpus: cpus.and_then(|cpus| u32::try_from(cpus).ok()).or(machine.cpus).unwrap_or(CPUS),
+        memory: memory.or(machine.memory).unwrap_or(MACHINE_MEMORY),
+        disk: disk.or(machine.disk),
         host_key: host_key.unwrap_or_default(),
-        timeout: timeout.unwrap_or(BOOT_TIMEOUT),
+        timeout: timeout.or(machine.timeout).unwrap_or(BOOT_TIMEOUT),
+        terminal: machine.terminal,
+        placement: machine.placement,
     })
 }
 

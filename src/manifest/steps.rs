@@ -1,11 +1,13 @@
 //! Steps, and the two stages that are made of them: `provision` and `test`.
 
 use super::fault::quoted;
-use super::fields::{ACTIONS, Field, PLAYBOOK, PROVISION, PYTEST, SCRIPT, STEP, TEST, UPLOAD};
+use super::fields::{ACTIONS, Field, PACKER, PLAYBOOK, PROVISION, PYTEST, SCRIPT, STEP, TEST, UPLOAD};
 use super::node::{Key, Kind, Node};
-use super::reader::{Need, Reader, Reads};
+use super::packer::{self, NotRead};
+use super::reader::{Binding, Need, Reader, Reads};
 use crate::domain::expression::Text;
-use crate::domain::pipeline::{Action, Network, Provision, Stage, Step, StepPath, Test};
+use crate::domain::path::RepoPath;
+use crate::domain::pipeline::{Action, Course, Network, Play, Provision, Stage, Step, StepPath, Test};
 
 /// `provision`.
 pub(super) fn provision(reader: &mut Reader<'_>, node: &Node) -> Option<Provision> {
@@ -35,7 +37,116 @@ pub(super) fn test(reader: &mut Reader<'_>, node: &Node) -> Option<Test> {
 
 fn steps(reader: &mut Reader<'_>, node: Option<&Node>, stage: Stage) -> Vec<Step> {
     let items = reader.list(node, "steps", "steps");
-    items.iter().filter_map(|item| step(reader, item, stage)).collect()
+    let mut steps = Vec::new();
+    for item in items {
+        match item.get("packer") {
+            Some(node) => steps.extend(packer_steps(reader, item, node, stage)),
+            None => steps.extend(step(reader, item, stage)),
+        }
+    }
+    steps
+}
+
+/// The keys that can stand beside `packer`: what they say holds for each of the template's steps.
+const BESIDE_PACKER: [&str; 5] = ["packer", "env", "inputs", "network", "secrets"];
+
+/// The steps of a packer template.
+fn packer_steps(reader: &mut Reader<'_>, item: &Node, node: &Node, stage: Stage) -> Vec<Step> {
+    let Kind::Map(entries) = &item.kind else { return Vec::new() };
+    if check_keys(reader, item, entries).is_none() {
+        return Vec::new();
+    }
+    if stage != Stage::Provision {
+        let help = "its provisioners make the image; tests run on what they made";
+        reader.fault(item.span, "misplaced-step", format!("`packer` can't stand in `{stage}`"), help);
+    }
+    let is_common = |key: &Key| STEP.iter().any(|field| field.name == key.text);
+    for (key, _) in entries.iter().filter(|(key, _)| is_common(key) && !BESIDE_PACKER.contains(&key.text.as_str())) {
+        let help = "each of its provisioners says that for itself, in the template";
+        reader.fault(key.span, "packer-step", format!("`{}` can't stand beside `packer`", key.text), help);
+    }
+    let shared = Shared::read(reader, item, stage);
+    let (file, variables, builder) = packer_file(reader, node);
+    let (Some(file), Some(binding)) = (file, reader.binding) else { return Vec::new() };
+    let builder = builder.or_else(|| {
+        let named = binding.scope.get("vars")?.get("packer_builder")?;
+        named.as_str().map(str::to_owned)
+    });
+    let template = match binding.templates.get(&file) {
+        Ok(template) => template,
+        Err(NotRead::Bad(code, why)) => {
+            reader.fault(node.span, code, why, "it is the packer template that provisions the bundle");
+            return Vec::new();
+        }
+        Err(NotRead::Said(fault)) => {
+            reader.faults.push(*fault);
+            return Vec::new();
+        }
+    };
+    let Binding { bundle, scope, .. } = binding;
+    let environment = shared.env.clone();
+    let expanded = template.expand(&packer::Order { bundle, scope, builder, variables, environment });
+    reader.faults.extend(expanded.faults);
+    reader.warnings.extend(expanded.warnings);
+    reader.needs.extend(expanded.needs);
+    reader.found.inputs.extend(expanded.inputs);
+    reader.found.remotes.extend(expanded.remotes);
+    reader.found.flavor_is_dead |= expanded.flavor_is_dead;
+    reader.found.machine.get_or_insert(expanded.machine);
+    expanded.steps.into_iter().map(|step| shared.with(step)).collect()
+}
+
+/// What stands beside `packer`.
+struct Shared {
+    env: Vec<(String, Text)>,
+    inputs: Vec<StepPath>,
+    network: Network,
+    secrets: Vec<String>,
+}
+
+impl Shared {
+    fn read(reader: &mut Reader<'_>, item: &Node, stage: Stage) -> Self {
+        let env = reader.text_map(item.get("env"), "env");
+        let inputs = inputs(reader, item.get("inputs"), stage);
+        let network = reader.word(item.get("network"), "network", &NETWORKS).unwrap_or_default();
+        Self { env, inputs, network, secrets: secrets(reader, item.get("secrets")) }
+    }
+
+    /// A step of the template with it; what runs in the guest is given neither network nor secrets.
+    fn with(&self, mut step: Step) -> Step {
+        step.inputs.clone_from(&self.inputs);
+        if step.action.is_host() {
+            step.env.splice(0..0, self.env.iter().cloned());
+            step.network = self.network;
+            step.secrets.clone_from(&self.secrets);
+        }
+        step
+    }
+}
+
+/// The template, what is given for its variables, and its builder.
+fn packer_file(reader: &mut Reader<'_>, node: &Node) -> (Option<RepoPath>, Vec<(String, Text)>, Option<String>) {
+    let root = |path: StepPath| match path {
+        StepPath::Bundle(path) | StepPath::Root(path) => path,
+    };
+    if !matches!(node.kind, Kind::Map(_)) {
+        return (reader.root_path(node, "packer").map(root), Vec::new(), None);
+    }
+    let Some(record) = reader.record(node, "packer", PACKER) else { return (None, Vec::new(), None) };
+    let variables = reader.text_map(record.get("vars"), "vars");
+    let builder = record.get("builder").and_then(|node| reader.plain(node, "builder"));
+    let file = record.get("file").and_then(|node| reader.root_path(node, "file"));
+    (file.map(root), variables, builder)
+}
+
+const NETWORKS: [(&str, Network); 3] = [("none", Network::None), ("guest", Network::Guest), ("full", Network::Full)];
+
+fn secrets(reader: &mut Reader<'_>, node: Option<&Node>) -> Vec<String> {
+    let mut secrets = Vec::new();
+    for node in reader.list(node, "secrets", "names of secrets") {
+        secrets.extend(reader.plain(node, "secrets"));
+    }
+    secrets
 }
 
 fn step(reader: &mut Reader<'_>, node: &Node, stage: Stage) -> Option<Step> {
@@ -52,12 +163,8 @@ fn step(reader: &mut Reader<'_>, node: &Node, stage: Stage) -> Option<Step> {
     let timeout = reader.duration(get("timeout"), "timeout");
     let allow_failure = get("allow_failure").and_then(|node| reader.bool(node, "allow_failure"));
     let inputs = inputs(reader, get("inputs"), stage);
-    let networks = [("none", Network::None), ("guest", Network::Guest), ("full", Network::Full)];
-    let network = reader.word(get("network"), "network", &networks);
-    let mut secrets = Vec::new();
-    for node in reader.list(get("secrets"), "secrets", "names of secrets") {
-        secrets.extend(reader.plain(node, "secrets"));
-    }
+    let network = reader.word(get("network"), "network", &NETWORKS);
+    let secrets = secrets(reader, get("secrets"));
     let action = action?;
     for (key, _) in entries.iter().filter(|(key, _)| matches!(key.text.as_str(), "network" | "secrets")) {
         if !action.is_host() {
@@ -75,6 +182,8 @@ fn step(reader: &mut Reader<'_>, node: &Node, stage: Stage) -> Option<Step> {
         network: network.unwrap_or_default(),
         secrets,
         written: (reader.file().to_owned(), node.span.line),
+        course: Course::default(),
+        said: Vec::new(),
     })
 }
 
@@ -84,12 +193,6 @@ fn check_keys(reader: &mut Reader<'_>, node: &Node, entries: &[(Key, Node)]) -> 
     let mut unknown = false;
     for (key, _) in entries.iter().filter(|(key, _)| !known().any(|name| name == key.text)) {
         unknown = true;
-        if key.text == "packer" {
-            let help = "steps that do the same are `shell`, `script`, `upload`, `ansible` and `ansible-local`: write \
-                        its provisioners out as such";
-            reader.fault(key.span, "packer", "packer files can't be read yet", help);
-            continue;
-        }
         let meant = super::fault::did_you_mean(&key.text, known()).map(str::to_owned);
         let fault = (key.span, "unknown-key", format!("unknown key {} in a step", quoted(&key.text)));
         reader.hinted(fault, meant, &format!("keys are {}", known().collect::<Vec<_>>().join(", ")));
@@ -121,19 +224,19 @@ fn action(reader: &mut Reader<'_>, key: &Key, node: &Node, stage: Stage) -> Opti
             if text.to_string().trim().is_empty() {
                 reader.wrong(node, "shell", "a command");
             }
-            Some(Action::Shell { text })
+            Some(Action::Shell { text, laid: None })
         }
         "script" => {
             let (path, args) = file_and_texts(reader, node, (SCRIPT, "script"), (stage, Reads::Script))?;
-            Some(Action::Script { path, args })
+            Some(Action::Script { path, args, laid: None })
         }
         "ansible" => {
             let (playbook, extra_arguments) = playbook(reader, node, "ansible", stage)?;
-            Some(Action::Ansible { playbook, extra_arguments })
+            Some(Action::Ansible { playbook, extra_arguments, play: Play::default() })
         }
         "ansible-local" => {
             let (playbook, extra_arguments) = playbook(reader, node, "ansible-local", stage)?;
-            Some(Action::AnsibleLocal { playbook, extra_arguments })
+            Some(Action::AnsibleLocal { playbook, extra_arguments, staged: None })
         }
         "pytest" => {
             let (path, args) = file_and_texts(reader, node, (PYTEST, "pytest"), (stage, Reads::Tests))?;
@@ -188,7 +291,7 @@ fn upload(reader: &mut Reader<'_>, node: &Node, stage: Stage) -> Option<Action> 
     let written = record.get("from")?;
     let from = reader.path(written, "from")?;
     need(reader, written, &from, Reads::All, stage);
-    Some(Action::Upload { from, to: to?.0, mode })
+    Some(Action::Upload { from, to: to?.0, mode, keeps_name: false })
 }
 
 fn inputs(reader: &mut Reader<'_>, node: Option<&Node>, stage: Stage) -> Vec<StepPath> {
@@ -203,7 +306,7 @@ fn inputs(reader: &mut Reader<'_>, node: Option<&Node>, stage: Stage) -> Vec<Ste
 }
 
 fn need(reader: &mut Reader<'_>, node: &Node, path: &StepPath, reads: Reads, stage: Stage) {
-    reader.needs.push(Need { stage, path: path.clone(), reads, span: node.span });
+    reader.needs.push(Need { stage, path: path.clone(), reads, span: node.span, source: None });
 }
 
 #[cfg(test)]

@@ -12,48 +12,49 @@ fn a_step_does_one_known_thing() {
     insta::assert_snapshot!(told_of(r#"  - provision:
       steps:
         - packer: images/build.packer.json
+          timeout: 5m
         - shel: echo
         - name: nothing
         - shell: echo
           script: run.sh
         - apt-get clean
 "#), @r#"
-error: packer files can't be read yet
-  --> pipelines/p.yml:7:11
-  |
-7 |         - packer: images/build.packer.json
-  |           ^^^^^^
-  |
-  = steps that do the same are `shell`, `script`, `upload`, `ansible` and `ansible-local`: write its provisioners out as such
-
-error: unknown key `shel` in a step
+error: `timeout` can't stand beside `packer`
   --> pipelines/p.yml:8:11
   |
-8 |         - shel: echo
-  |           ^^^^ did you mean `shell`?
+8 |           timeout: 5m
+  |           ^^^^^^^
   |
-  = keys are shell, script, upload, ansible-local, ansible, pytest, name, env, timeout, allow_failure, inputs, network, secrets
+  = each of its provisioners says that for itself, in the template
 
-error: the step says nothing to do
+error: unknown key `shel` in a step
   --> pipelines/p.yml:9:11
   |
-9 |         - name: nothing
-  |           ^
+9 |         - shel: echo
+  |           ^^^^ did you mean `shell`?
   |
-  = give it one of shell, script, upload, ansible-local, ansible, pytest
+  = keys are shell, script, upload, ansible-local, ansible, pytest, packer, name, env, timeout, allow_failure, inputs, network, secrets
+
+error: the step says nothing to do
+   --> pipelines/p.yml:10:11
+   |
+10 |         - name: nothing
+   |           ^
+   |
+   = give it one of shell, script, upload, ansible-local, ansible, pytest, packer
 
 error: one step does one thing, and this has `shell` and `script`
-   --> pipelines/p.yml:11:11
+   --> pipelines/p.yml:12:11
    |
-11 |           script: run.sh
+12 |           script: run.sh
    |           ^^^^^^
    |
    = begin a step of its own with `-`
 
 error: `steps` takes maps such as `- shell: apt-get clean`, and this is `apt-get clean`
-   --> pipelines/p.yml:12:11
+   --> pipelines/p.yml:13:11
    |
-12 |         - apt-get clean
+13 |         - apt-get clean
    |           ^^^^^^^^^^^^^
    |
 "#);

@@ -45,6 +45,7 @@ impl Walk<'_> {
                 }
             }
             (Shape::Short(fields) | Shape::Record(fields), Kind::Map(_)) => self.fields(node, *fields, label),
+            (Shape::Short([first, ..]), _) if !first.counts => {}
             // The short form says the same as the long one.
             (Shape::Short([first, ..]), _) => self.leaf(node, &format!("{label} {}", first.name)),
             _ => self.leaf(node, label),

@@ -15,6 +15,17 @@ pub(super) struct Vars {
     pub(super) value: Value,
     /// What an author should know, though it can be built.
     pub(super) warnings: Vec<Fault>,
+    source: Source,
+    root: Node,
+}
+
+impl Vars {
+    /// A fault at a key of the file, if it has that key.
+    pub(super) fn fault(&self, key: &str, code: &'static str, message: impl AsRef<str>) -> Option<Fault> {
+        let Kind::Map(entries) = &self.root.kind else { return None };
+        let (key, _) = entries.iter().find(|(known, _)| known.text == key)?;
+        Some(self.source.fault(key.span, code, message))
+    }
 }
 
 /// Reads the text of a vars file as the vars of a bundle. `file` is its name for the faults.
@@ -43,7 +54,7 @@ pub(super) fn read(file: &str, bundle: &RepoPath, text: &str) -> Result<Vars, Ve
         Some(root) if faults.is_empty() => {
             let warnings = name_differs(&source, &root, bundle).into_iter().collect();
             let value = if is_nothing(&root) { Value::Map(Vec::new()) } else { root.value() };
-            Ok(Vars { value, warnings })
+            Ok(Vars { value, warnings, source, root })
         }
         _ => {
             super::fault::in_order(&mut faults);

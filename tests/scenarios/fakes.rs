@@ -16,7 +16,7 @@ use factoryd::domain::image::ImageCopy;
 use factoryd::domain::path::RepoPath;
 use factoryd::engine::ports::{
     Access, Base, BaseSource, Clock, Driver, Exit, Guest, Host, HostEnd, HostJob, HostProgram, ImageOrder, Lines,
-    LocalTime, Machine, MachineOrder, PortError, PublishedCopy, SealedDisk, Wait,
+    LocalTime, Machine, MachineOrder, PortError, PortErrorKind, PublishedCopy, SealedDisk, Wait,
 };
 use tokio::io::AsyncRead;
 
@@ -234,6 +234,7 @@ impl FakeDriver {
             role: order.role.clone(),
             disk: order.disk.clone(),
             is_up: true,
+            away: 0,
             done: Vec::new(),
             files: Default::default(),
         };
@@ -310,6 +311,10 @@ impl FakeGuest {
 
 /// The machine, if it is there and up. To ask of one that was destroyed or sealed is an offence.
 fn running(state: &mut crate::world::State, number: u16) -> Result<Vm, PortError> {
+    if let Some(vm) = state.machines.get_mut(&number).filter(|vm| vm.away > 0) {
+        vm.away -= 1;
+        return Err(PortError::unavailable("SSH does not answer"));
+    }
     match state.machines.get(&number).cloned() {
         Some(vm) if vm.is_up => Ok(vm),
         Some(_) => Err(PortError::unavailable("the connection was lost")),
@@ -331,13 +336,17 @@ impl Guest for FakeGuest {
         let text = {
             let mut state = world.state();
             let vm = self.running(&mut state)?;
-            let word = command.split([' ', ';']).next().unwrap_or_default();
-            let text = vm.files.get(word).cloned().unwrap_or_else(|| command.to_owned());
+            let mut words = command.split([' ', ';', '\'']).filter(|_| !command.starts_with("rm "));
+            let text = words.find_map(|word| vm.files.get(word).cloned()).unwrap_or_else(|| command.to_owned());
             let vm = state.machines.get_mut(&self.number).expect("it runs");
             vm.done.push(format!("{env:?} {command}\n{text}"));
             vm.is_up = !act.powers_off;
+            vm.away = act.reboots.unwrap_or(0);
             text
         };
+        if act.reboots.is_some() {
+            return Err(PortError::new(PortErrorKind::Lost, "the connection was cut"));
+        }
         let exit = perform(&text, lines);
         if act.powers_off {
             return Err(PortError::unavailable("the connection was lost"));
@@ -468,6 +477,9 @@ fn perform(text: &str, lines: &Lines) -> Exit {
         if let Some(said) = command.strip_prefix("fail ") {
             lines.line(format!("E: {said}").as_bytes());
             return Exit::Code(1);
+        }
+        if let Some(code) = command.strip_prefix("exit ").and_then(|code| code.parse().ok()) {
+            return Exit::Code(code);
         }
     }
     Exit::Code(0)

@@ -15,6 +15,7 @@ mod bases;
 mod branches;
 mod care;
 mod failures;
+mod packer;
 mod pushes;
 mod restarts;
 mod sequences;

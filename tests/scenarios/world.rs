@@ -62,6 +62,8 @@ pub(crate) struct Vm {
     pub(crate) role: String,
     pub(crate) disk: DiskId,
     pub(crate) is_up: bool,
+    /// For how many looks it does not answer.
+    pub(crate) away: u8,
     /// What was done in it, from which its disk's bits follow.
     pub(crate) done: Vec<String>,
     pub(crate) files: BTreeMap<String, String>,
@@ -76,6 +78,8 @@ pub(crate) enum Trouble {
     Hold,
     /// The machine goes down in the middle of it.
     PowerOff,
+    /// The machine reboots in the middle of it, and is away for as many looks.
+    Reboot(u8),
     /// The daemon is killed before anything is done.
     Die,
     /// The daemon is killed when it is done, before it hears of it.
@@ -141,6 +145,7 @@ impl Life {
 pub(crate) struct Act<'a> {
     life: &'a Life,
     pub(crate) powers_off: bool,
+    pub(crate) reboots: Option<u8>,
     dies_after: bool,
 }
 
@@ -234,7 +239,7 @@ impl World {
             trouble
         };
         self.changes.send_modify(|count| *count += 1);
-        let mut act = Act { life, powers_off: false, dies_after: false };
+        let mut act = Act { life, powers_off: false, reboots: None, dies_after: false };
         match trouble {
             None => {}
             Some(Trouble::Fail(error)) => return Err(error),
@@ -243,6 +248,7 @@ impl World {
                 None => self.held().await?,
             },
             Some(Trouble::PowerOff) => act.powers_off = true,
+            Some(Trouble::Reboot(away)) => act.reboots = Some(away),
             Some(Trouble::Die) => life.die(),
             Some(Trouble::DieAfter) => act.dies_after = true,
         }

@@ -3,6 +3,7 @@
 pub(super) mod archive;
 mod base;
 pub(super) mod boot;
+mod guest;
 pub(super) mod provision;
 pub(super) mod render;
 mod reports;
@@ -66,6 +67,7 @@ pub(super) async fn start_machine(
         disk_size: boot.disk,
         user: boot.user.clone(),
         host_key: if limits.host_key == HostKey::FirstSeen { limits.host_key } else { boot.host_key },
+        terminal: boot.terminal,
         ports,
         ready_within: boot.timeout,
         console: run.files.join(format!("console-{role}.log")),

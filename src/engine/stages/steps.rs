@@ -2,17 +2,19 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::super::failure::{Problem, Stop};
 use super::super::log::StepLog;
 use super::super::runner::Run;
+use super::guest::{self, Content, InGuest, gone, quote};
 use crate::blocking;
 use crate::domain::build::{Event, StepEnd};
 use crate::domain::expression::Text;
 use crate::domain::inputs::{From, Input};
 use crate::domain::path::RepoPath;
 use crate::domain::pipeline::{Action, Stage, Step, StepPath};
-use crate::engine::ports::{Exit, HostJob, HostProgram, Lines, PortErrorKind, Wait};
+use crate::engine::ports::{Exit, HostJob, HostProgram, Lines, PortError, PortErrorKind, Wait};
 
 /// The steps of one stage.
 pub(super) struct Steps<'a> {
@@ -24,16 +26,32 @@ pub(super) struct Steps<'a> {
     pub(super) wait: Wait,
 }
 
-/// Runs them in order; the first that fails and may not ends it.
+/// Runs them in order; the first that fails and may not ends it. What a template does again begins with the first step
+/// that belongs to it.
 pub(super) async fn run(run: &mut Run, steps: &Steps<'_>) -> Result<(), Stop> {
     checkout(run).await?;
     let of = u32::try_from(steps.steps.len()).unwrap_or(u32::MAX);
-    for (number, step) in (1..).zip(steps.steps) {
+    let mut group = Group { wait: steps.wait.clone(), left: 0 };
+    let (mut at, mut is_again) = (0, false);
+    while let Some(step) = steps.steps.get(at) {
+        let number = u32::try_from(at + 1).unwrap_or(u32::MAX);
         let (stage, name) = (steps.stage, step.name.clone());
         run.journal(Event::StepStarted { stage, step: number, of, name }, Vec::new()).await?;
         let log = StepLog::new(&run.log, stage, Some(number));
-        let end = match one(run, steps, number, step, &log).await {
+        let ended = match begin(steps, step, &mut group, is_again, &log).await {
+            Ok(()) => one(run, steps, number, step, &log, &group.wait).await,
+            Err(error) => Err(error.into()),
+        };
+        is_again = false;
+        let end = match ended {
             Ok(()) => StepEnd::Passed,
+            Err(Stop::Failed(problem)) if group.left > 0 => {
+                group.left -= 1;
+                log.say(&format!("failed: {}; tried again, {} tries left", problem.message, group.left));
+                run.journal(Event::StepFinished { stage, step: number, end: StepEnd::Failed }, Vec::new()).await?;
+                (at, is_again) = (at - step.course.earlier.min(at), true);
+                continue;
+            }
             Err(Stop::Failed(problem)) if step.allow_failure => {
                 log.say(&format!("failed, which the pipeline allows: {}", problem.message));
                 StepEnd::FailedAllowed
@@ -48,37 +66,95 @@ pub(super) async fn run(run: &mut Run, steps: &Steps<'_>) -> Result<(), Stop> {
             }
         };
         run.journal(Event::StepFinished { stage, step: number, end }, Vec::new()).await?;
+        at += 1;
     }
     Ok(())
 }
 
-async fn one(run: &Run, steps: &Steps<'_>, number: u32, step: &Step, log: &Arc<StepLog>) -> Result<(), Stop> {
-    let wait = step.timeout.map_or_else(|| steps.wait.clone(), |limit| steps.wait.within(limit));
+/// What the steps of one provisioner share: their time, and how often they are still done again.
+struct Group {
+    wait: Wait,
+    left: u32,
+}
+
+/// Begins a step: its pause, and the time and tries of the group that it is the first of.
+async fn begin(
+    steps: &Steps<'_>,
+    step: &Step,
+    group: &mut Group,
+    is_again: bool,
+    log: &Arc<StepLog>,
+) -> Result<(), PortError> {
+    if step.course.pause_before > Duration::ZERO {
+        log.say(&format!("a pause of {:?} before", step.course.pause_before));
+        guest::pause(&steps.wait, step.course.pause_before).await?;
+    }
+    if step.course.earlier == 0 {
+        group.wait = step.timeout.map_or_else(|| steps.wait.clone(), |limit| steps.wait.within(limit));
+        if !is_again {
+            group.left = step.course.max_retries;
+        }
+    }
+    Ok(())
+}
+
+async fn one(
+    run: &Run,
+    steps: &Steps<'_>,
+    number: u32,
+    step: &Step,
+    log: &Arc<StepLog>,
+    wait: &Wait,
+) -> Result<(), Stop> {
     let env =
         step.env.iter().map(|(name, text)| Ok((name.clone(), run.fill(text)?))).collect::<Result<Vec<_>, Stop>>()?;
-    let lines = log.lines();
-    let result = match &step.action {
-        Action::Shell { text } => in_guest(run, &run.fill(text)?, &env, &lines, &wait).await,
-        Action::Script { path, args } => {
-            let to = format!("/tmp/factoryd-step-{number}");
-            upload(run, path, &to, Some(0o755), &wait).await?;
-            in_guest(run, &format!("{to}{}; s=$?; rm -f {to}; exit $s", arguments(run, args)?), &env, &lines, &wait)
-                .await
+    let exit = if step.action.is_host() {
+        on_host(run, steps, number, step, env, &log.lines(), wait).await?
+    } else {
+        in_guest(&InGuest { run, number, env: &env, log, wait }, step).await?
+    };
+    let is_good = match &exit {
+        Exit::Code(code) if step.course.exit_codes.is_empty() => *code == 0,
+        Exit::Code(code) => step.course.exit_codes.contains(code),
+        Exit::Signal(_) => false,
+    };
+    if !is_good {
+        return Err(Stop::Failed(Problem::new(failed(step, &exit, log), help(step))));
+    }
+    if step.course.pause_after > Duration::ZERO {
+        log.say(&format!("a pause of {:?} after", step.course.pause_after));
+        guest::pause(wait, step.course.pause_after).await?;
+    }
+    Ok(())
+}
+
+async fn in_guest(guest: &InGuest<'_>, step: &Step) -> Result<Exit, Stop> {
+    let (run, expect_disconnect) = (guest.run, step.course.expect_disconnect);
+    match &step.action {
+        Action::Shell { text, laid: None } => Ok(guest.command(&run.fill(text)?).await?),
+        Action::Shell { text, laid: Some(laid) } => {
+            guest.script(Content::Lines(&run.fill(text)?), laid, expect_disconnect).await
         }
-        Action::Upload { from, to, mode } => {
-            let to = run.fill(to)?;
-            upload(run, from, &to, *mode, &wait).await?;
-            log.say(&format!("copied {from} to {to}"));
+        Action::Script { path, laid: Some(laid), .. } => {
+            guest.script(Content::File(path), laid, expect_disconnect).await
+        }
+        Action::Script { path, args, laid: None } => {
+            let to = format!("/tmp/factoryd-step-{}", guest.number);
+            guest.upload(path, &to, Some(0o755)).await?;
+            Ok(guest.command(&format!("{to}{}; s=$?; rm -f {to}; exit $s", arguments(run, args)?)).await?)
+        }
+        Action::Upload { from, to, mode, keeps_name } => {
+            let to = guest.copy_as_scp(from, &run.fill(to)?, *mode, *keeps_name).await?;
+            guest.log.say(&format!("copied {from} to {to}"));
             Ok(Exit::Code(0))
         }
-        Action::AnsibleLocal { playbook, extra_arguments } => {
-            ansible_local(run, number, playbook, extra_arguments, &env, &lines, &wait).await
+        Action::AnsibleLocal { staged: Some(staged), .. } => guest.playbook(staged).await,
+        Action::AnsibleLocal { playbook, extra_arguments, staged: None } => {
+            ansible_local(guest, playbook, extra_arguments).await
         }
-        Action::Ansible { .. } | Action::Pytest { .. } => on_host(run, steps, number, step, env, &lines, &wait).await,
-    };
-    match result? {
-        Exit::Code(0) => Ok(()),
-        exit => Err(Stop::Failed(Problem::new(failed(step, &exit, log), help(step)))),
+        Action::Ansible { .. } | Action::Pytest { .. } => {
+            Err(Stop::failed(format!("{} does not run in the guest", step.action.word()), "factoryd check"))
+        }
     }
 }
 
@@ -91,49 +167,21 @@ fn help(step: &Step) -> String {
     format!("the step is written at {}:{}", step.written.0, step.written.1)
 }
 
-async fn in_guest(
-    run: &Run,
-    command: &str,
-    env: &[(String, String)],
-    lines: &Lines,
-    wait: &Wait,
-) -> Result<Exit, Stop> {
-    let machine = run.machine.as_ref().ok_or_else(gone)?;
-    Ok(machine.guest().run(command, env, lines, wait).await?)
-}
-
-async fn upload(run: &Run, from: &StepPath, to: &str, mode: Option<u32>, wait: &Wait) -> Result<(), Stop> {
-    let machine = run.machine.as_ref().ok_or_else(gone)?;
-    let path = from.in_repository(&run.order.key.path);
-    Ok(machine.guest().upload(&below(&checkout_of(run), &path), to, mode, wait).await?)
-}
-
-fn gone() -> Stop {
-    Stop::failed("the machine is gone", "factoryd retry")
-}
-
-async fn ansible_local(
-    run: &Run,
-    number: u32,
-    playbook: &StepPath,
-    extra: &[Text],
-    env: &[(String, String)],
-    lines: &Lines,
-    wait: &Wait,
-) -> Result<Exit, Stop> {
-    let to = format!("/tmp/factoryd-step-{number}");
+async fn ansible_local(guest: &InGuest<'_>, playbook: &StepPath, extra: &[Text]) -> Result<Exit, Stop> {
+    let run = guest.run;
+    let to = format!("/tmp/factoryd-step-{}", guest.number);
     let directory = match playbook {
         StepPath::Bundle(path) => StepPath::Bundle(path.parent()),
         StepPath::Root(path) => StepPath::Root(path.parent()),
     };
     let name = String::from_utf8_lossy(playbook.in_repository(&run.order.key.path).name()).into_owned();
-    upload(run, &directory, &to, None, wait).await?;
+    guest.upload(&directory, &to, None).await?;
     let command = format!(
         "cd {to} && ansible-playbook -i local, -c local{} {}; s=$?; rm -rf {to}; exit $s",
         arguments(run, extra)?,
         quote(&name),
     );
-    in_guest(run, &command, env, lines, wait).await
+    Ok(guest.command(&command).await?)
 }
 
 async fn on_host(
@@ -182,9 +230,10 @@ fn program(run: &Run, number: u32, step: &Step) -> Result<(HostProgram, Vec<Stri
                 HostProgram::Pytest { path: path.in_repository(bundle), args: fill_all(args)?, report: report.clone() };
             Ok((program, vec![report]))
         }
-        Action::Ansible { playbook, extra_arguments } => {
+        Action::Ansible { playbook, extra_arguments, play } => {
             let playbook = playbook.in_repository(bundle);
-            Ok((HostProgram::Ansible { playbook, extra_arguments: fill_all(extra_arguments)? }, Vec::new()))
+            let extra_arguments = fill_all(extra_arguments)?;
+            Ok((HostProgram::Ansible { playbook, extra_arguments, play: play.clone() }, Vec::new()))
         }
         _ => Err(Stop::failed(format!("{} does not run on the host", step.action.word()), "factoryd check")),
     }
@@ -226,7 +275,7 @@ async fn checkout(run: &Run) -> Result<(), Stop> {
     })
 }
 
-fn checkout_of(run: &Run) -> PathBuf {
+pub(super) fn checkout_of(run: &Run) -> PathBuf {
     run.scratch.join("checkout")
 }
 
@@ -235,18 +284,13 @@ pub(super) fn reports_of(run: &Run) -> PathBuf {
     run.files.join("reports")
 }
 
-fn below(directory: &Path, path: &RepoPath) -> PathBuf {
+pub(super) fn below(directory: &Path, path: &RepoPath) -> PathBuf {
     use std::os::unix::ffi::OsStrExt;
     directory.join(std::ffi::OsStr::from_bytes(path.as_bytes()))
 }
 
 fn arguments(run: &Run, args: &[Text]) -> Result<String, Stop> {
     args.iter().map(|text| Ok(format!(" {}", quote(&run.fill(text)?)))).collect()
-}
-
-/// A word as a POSIX shell takes it, whatever is in it.
-fn quote(word: &str) -> String {
-    format!("'{}'", word.replace('\'', r"'\''"))
 }
 
 fn file_name(name: &str) -> String {

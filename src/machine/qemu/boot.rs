@@ -57,6 +57,7 @@ impl Qemu {
             user: plan.order.user.clone(),
             key: keys.login_key().to_owned(),
             trust: Arc::new(trust),
+            terminal: plan.order.terminal,
         };
         let session = ready(&vm, target, &wait.within(plan.order.ready_within)).await;
         let session = match session {
@@ -213,6 +214,7 @@ impl Qemu {
             disk_size: None,
             user: "root".to_owned(),
             host_key: HostKey::FirstSeen,
+            terminal: false,
             ports: Vec::new(),
             ready_within: accelerator::PROBE,
             console: directory.with_extension("console"),

@@ -111,7 +111,7 @@ impl Machine for QemuMachine {
 impl QemuGuest {
     /// Says what became of the machine, where that is why the connection was lost.
     async fn explain(&self, error: PortError, what: &str) -> PortError {
-        if error.kind != PortErrorKind::Unavailable {
+        if !matches!(error.kind, PortErrorKind::Unavailable | PortErrorKind::Lost) {
             return error;
         }
         match tokio::time::timeout(EXPLAIN, self.vm.over()).await {

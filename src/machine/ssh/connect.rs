@@ -19,6 +19,8 @@ const TICK: Duration = Duration::from_millis(100);
 const BANNER: Duration = Duration::from_secs(3);
 /// How long key exchange and login may take: an emulated processor needs seconds for what others do in milliseconds.
 const HANDSHAKE: Duration = Duration::from_secs(30);
+/// How often, in seconds, a guest may be told that somebody is there.
+const ALIVE: u32 = 4;
 /// How long is waited between two attempts to hear anything.
 const PAUSE: Duration = Duration::from_millis(150);
 /// How long is waited after an attempt that sshd noticed: since 9.8 it shuts out who fails to log in too often.
@@ -98,6 +100,7 @@ fn attempt(target: &SshTarget, socket: &Socket) -> Result<Connected, Trouble> {
         .userauth_pubkey_memory(&target.user, None, &target.key, None)
         .map_err(|error| Trouble::NoLogin(format!("login as {} failed: {}", target.user, error.message())))?;
     session.set_timeout(millis(TICK));
+    session.set_keepalive(false, ALIVE);
     Ok(Connected { session, host_key })
 }
 

@@ -1,9 +1,9 @@
 //! One command on one channel: what goes in, what comes out, how it ended.
 
 use std::io::{ErrorKind, Read, Write};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use ssh2::{Channel, ErrorCode, ExtendedData, Session};
+use ssh2::{Channel, ErrorCode, ExtendedData, PtyModeOpcode, PtyModes, Session};
 
 use super::connect::ended;
 use super::shell::{END_SESSION, Wrapped};
@@ -16,6 +16,9 @@ const TICKED: i32 = -9;
 const AGAIN: i32 = -37;
 /// How long ending a command's processes may take.
 const ENDING: Duration = Duration::from_secs(5);
+
+/// How often a guest whose command says nothing is told that somebody is there.
+const ALIVE: Duration = Duration::from_secs(5);
 
 /// Why a command has no exit code.
 #[derive(Debug)]
@@ -48,7 +51,7 @@ pub(super) fn run(
     let mut output = Output { command, lines, splitter: LineSplitter::default(), head: Some(Vec::new()), leader: None };
     let ran = feed
         .map_or(Ok(()), |feed| write(session, &mut channel, feed, &mut output, wait))
-        .and_then(|()| read(&mut channel, &mut output, wait))
+        .and_then(|()| read(session, &mut channel, &mut output, wait))
         .and_then(|()| exit(&mut channel, &output, wait));
     output.splitter.finish(lines);
     if matches!(ran, Err(Fault::Ended(_) | Fault::Here(_))) {
@@ -63,8 +66,19 @@ pub(super) fn run(
 fn open(session: &Session, command: &Wrapped, wait: &Wait) -> Result<Channel, Fault> {
     let mut channel = patiently(wait, || session.channel_session()).map_err(not_started)?;
     channel.handle_extended_data(ExtendedData::Merge).map_err(|error| Fault::NotStarted(error.message().to_owned()))?;
+    if command.terminal {
+        patiently(wait, || channel.request_pty("xterm", Some(plain_terminal()), None)).map_err(not_started)?;
+    }
     patiently(wait, || channel.exec(&command.text)).map_err(not_started)?;
     Ok(channel)
+}
+
+/// A terminal that repeats nothing and leaves the ends of lines as they are.
+fn plain_terminal() -> PtyModes {
+    let mut modes = PtyModes::new();
+    modes.set_boolean(PtyModeOpcode::ECHO, false);
+    modes.set_boolean(PtyModeOpcode::ONLCR, false);
+    modes
 }
 
 /// Whether a channel can be opened and closed.
@@ -99,9 +113,15 @@ fn write(
     }
 }
 
-fn read(channel: &mut Channel, output: &mut Output<'_>, wait: &Wait) -> Result<(), Fault> {
+fn read(session: &Session, channel: &mut Channel, output: &mut Output<'_>, wait: &Wait) -> Result<(), Fault> {
     let mut buffer = vec![0; 32 * 1024];
+    let mut alive = Instant::now();
     loop {
+        // A guest that went down without a word is only noticed by what is sent to it.
+        if alive.elapsed() > ALIVE {
+            patiently(wait, || session.keepalive_send())?;
+            alive = Instant::now();
+        }
         match channel.read(&mut buffer) {
             Ok(0) if channel.eof() => return Ok(()),
             // libssh2 also says 0 after a packet for somebody else.

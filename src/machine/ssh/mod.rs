@@ -75,6 +75,8 @@ pub struct SshTarget {
     pub key: String,
     /// Knows the guest's host key.
     pub trust: Arc<dyn Trust>,
+    /// Whether commands are given a terminal.
+    pub terminal: bool,
 }
 
 impl fmt::Debug for SshTarget {
@@ -144,6 +146,7 @@ pub struct SshSession {
     requests: mpsc::Sender<Request>,
     socket: Socket,
     host_key: String,
+    terminal: bool,
 }
 
 impl SshSession {
@@ -158,6 +161,7 @@ impl SshSession {
         let (ready, told) = oneshot::channel();
         let socket = Socket::default();
         let (theirs, guard) = child(wait);
+        let terminal = target.terminal;
         let socket_there = socket.clone();
         std::thread::Builder::new()
             .name("ssh".to_owned())
@@ -167,7 +171,7 @@ impl SshSession {
         let host_key = answer(told, wait, LATE, "waiting for SSH").await?;
         cut.disarm();
         guard.disarm();
-        Ok(Self { requests, socket, host_key })
+        Ok(Self { requests, socket, host_key, terminal })
     }
 
     /// The host key that was trusted: `ssh-ed25519 AAAA…`.
@@ -218,7 +222,7 @@ impl Guest for SshSession {
         lines: &Lines,
         wait: &Wait,
     ) -> Result<Exit, PortError> {
-        let run = shell::Wrapped::command(command, env)?;
+        let run = shell::Wrapped { terminal: self.terminal, ..shell::Wrapped::command(command, env)? };
         self.ask(Work::Run { run, lines: lines.clone() }, wait).await
     }
 

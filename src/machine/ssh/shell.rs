@@ -15,6 +15,8 @@ pub(super) struct Wrapped {
     pub(super) mark: String,
     /// What people call it: its first line, cut.
     pub(super) summary: String,
+    /// Whether it is given a terminal.
+    pub(super) terminal: bool,
 }
 
 impl Wrapped {
@@ -50,7 +52,7 @@ impl Wrapped {
             .help("put it into a file of the bundle and use `script:`"));
         }
         let summary = command.lines().map(str::trim).find(|line| !line.is_empty()).unwrap_or_default();
-        Ok(Self { text, mark, summary: summary.chars().take(60).collect() })
+        Ok(Self { text, mark, summary: summary.chars().take(60).collect(), terminal: false })
     }
 }
 

@@ -58,6 +58,7 @@ impl Sshd {
             user: String::from_utf8(user).expect("text").trim().to_owned(),
             key: std::fs::read_to_string(self.directory.path().join("user")).expect("a key"),
             trust: Arc::new(KnownKey(self.host_key.clone())),
+            terminal: false,
         }
     }
 
@@ -220,6 +221,28 @@ async fn files_arrive_with_their_modes_and_links() {
 }
 
 #[tokio::test]
+async fn a_command_on_a_terminal_sees_one_and_its_lines_stay_as_they_are() {
+    let sshd = Sshd::start();
+    let target = SshTarget { terminal: true, ..sshd.target() };
+    let session = SshSession::connect(target, &wait(30)).await.expect("a session");
+    let (exit, lines) = run(&session, "[ -t 0 ] && [ -t 1 ] && tty; printf 'a\\nb\\n'; exit 3").await;
+    assert_eq!(exit, Exit::Code(3));
+    assert!(lines[0].starts_with("/dev/"), "{lines:?}");
+    assert_eq!(lines[1..], ["a", "b"]);
+    // Files go another way, where no terminal would change them.
+    let here = tempfile::tempdir().expect("a directory");
+    let (from, to) = (here.path().join("from"), here.path().join("to"));
+    std::fs::write(&from, b"a\r\n\x04\x03b").expect("written");
+    session.upload(&from, to.to_str().expect("text"), None, &wait(60)).await.expect("copied");
+    assert_eq!(std::fs::read(to).expect("there"), b"a\r\n\x04\x03b");
+    let mark = uuid::Uuid::new_v4().simple().to_string();
+    let lines: Lines = Arc::new(Kept::default());
+    let error = session.run(&format!("sleep 600; : {mark}"), &[], &lines, &wait(1)).await.expect_err("too long");
+    assert_eq!(error.kind, PortErrorKind::TimedOut);
+    assert_eq!(processes_with(&mark), Vec::<String>::new());
+}
+
+#[tokio::test]
 async fn a_wrong_host_key_is_refused_before_the_login() {
     let sshd = Sshd::start();
     let target = SshTarget { trust: Arc::new(KnownKey("ssh-ed25519 AAAA".to_owned())), ..sshd.target() };
@@ -252,7 +275,7 @@ async fn a_lost_connection_is_an_error_and_the_next_command_connects_again() {
     // The parent of the shell is the process of sshd that serves this connection.
     let cut = "echo before; kill -KILL $(cut -d' ' -f4 /proc/$$/stat); sleep 600";
     let error = session.run(cut, &[], &lines, &wait(60)).await.expect_err("lost");
-    assert_eq!(error.kind, PortErrorKind::Unavailable);
+    assert_eq!(error.kind, PortErrorKind::Lost);
     assert!(error.message.contains("the connection to the guest was lost during `echo before"), "{error}");
     assert_eq!(run(&session, "echo again").await.1, ["again"]);
 }

@@ -15,7 +15,7 @@ use crate::engine::ports::{Exit, LineSink, Lines, PortError, PortErrorKind, Wait
 use crate::machine::lines::Nowhere;
 
 /// How long a lost connection is tried to be had again, at the start of the next piece of work: a reboot takes that long.
-const AGAIN: Duration = Duration::from_secs(180);
+const AGAIN: Duration = Duration::from_secs(300);
 /// How long a session may be idle before it says something. An sshd that was told to look for dead clients would
 /// end it otherwise while a long host step runs, and its login may not work a second time.
 const IDLE: Duration = Duration::from_secs(15);
@@ -58,7 +58,10 @@ pub(super) fn serve(
         match requests.recv_timeout(IDLE) {
             Ok(request) => {
                 let result = work(&mut session, target, socket, &request);
+                let is_late = result.as_ref().is_err_and(|error| error.kind == PortErrorKind::TimedOut);
                 let _told = request.reply.send(result);
+                // A guest that went down without a word answers nothing: the next work needs a session of its own.
+                session = session.filter(|session| !is_late || answers(session));
             }
             Err(mpsc::RecvTimeoutError::Timeout) => session = session.filter(answers),
             Err(mpsc::RecvTimeoutError::Disconnected) => break,
@@ -134,7 +137,7 @@ fn told(fault: Fault, work: &Work) -> PortError {
     match fault {
         Fault::NotStarted(why) => PortError::unavailable(format!("{what} can't be started in the guest: {why}")),
         Fault::Lost(why) => {
-            PortError::unavailable(format!("the connection to the guest was lost during {what}: {why}"))
+            PortError::new(PortErrorKind::Lost, format!("the connection to the guest was lost during {what}: {why}"))
                 .help("the guest powered off, rebooted or ended its sshd: its console's log shows which")
         }
         Fault::Ended(PortErrorKind::Cancelled) => PortError::cancelled(&what),

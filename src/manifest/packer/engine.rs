@@ -1,0 +1,550 @@
+//! The `{{ … }}` of packer's templates: the functions that templates use, over the user variables.
+//!
+//! A text comes out in pieces, so that it stays known which of them the bundle brought in, which wait for the build, and
+//! which only packer could fill in. Go's own words (`if`, `range`, `printf` …) are refused by name.
+
+use super::super::fault::quoted;
+use super::variables::Variables;
+use crate::domain::expression::Text;
+use crate::domain::inputs::Input;
+
+/// A text with its expressions evaluated.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct Rendered {
+    /// Its pieces, in order.
+    pub(super) pieces: Vec<Piece>,
+    /// What of the bundle it was made from.
+    pub(super) origins: Vec<Origin>,
+}
+
+/// A piece of a text.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Piece {
+    /// Characters.
+    Literal(String),
+    /// What the bundle or the pipeline gave, under the name that a fingerprint knows it by.
+    Given(String, Text),
+    /// A variable of the environment that has no value here.
+    Env(String),
+    /// The template's directory on the host.
+    Directory,
+    /// What only the provisioner knows: `{{ .Path }}`.
+    Field(String),
+    /// A time or an id that is another in every build, by the function that gives it.
+    Changing(String),
+}
+
+/// Where a given piece comes from.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Origin {
+    /// A value of the bundle's vars.
+    Value(Input),
+    /// The bundle's own path: it counts only where it does not just lead into the bundle.
+    BundlePath(Input),
+}
+
+/// What is wrong in a template's text.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Trouble {
+    /// The piece of text that is meant.
+    pub(super) piece: String,
+    /// The variable whose value holds it; `None` where the text itself does.
+    pub(super) variable: Option<String>,
+    /// What is wrong.
+    pub(super) message: String,
+    /// What to do about it.
+    pub(super) help: String,
+}
+
+impl Trouble {
+    pub(super) fn new(piece: &str, message: impl Into<String>, help: impl Into<String>) -> Self {
+        Self { piece: piece.to_owned(), variable: None, message: message.into(), help: help.into() }
+    }
+}
+
+impl Rendered {
+    /// Plain characters.
+    pub(super) fn literal(text: impl Into<String>) -> Self {
+        Self { pieces: vec![Piece::Literal(text.into())], origins: Vec::new() }
+    }
+
+    /// Puts another text behind this one.
+    pub(super) fn push(&mut self, other: Self) {
+        for piece in other.pieces {
+            match (self.pieces.last_mut(), piece) {
+                (Some(Piece::Literal(before)), Piece::Literal(text)) => before.push_str(&text),
+                (_, Piece::Literal(text)) if text.is_empty() => {}
+                (_, piece) => self.pieces.push(piece),
+            }
+        }
+        self.origins.extend(other.origins);
+    }
+
+    /// Plain characters behind this.
+    pub(super) fn push_str(&mut self, text: &str) {
+        self.push(Self::literal(text));
+    }
+
+    /// The text as it will stand, as far as it is known; what is not known by its name.
+    pub(super) fn shown(&self) -> String {
+        let shown = |piece: &Piece| match piece {
+            Piece::Literal(text) => text.clone(),
+            Piece::Given(_, text) => text.to_string(),
+            Piece::Env(name) => format!("${name}"),
+            Piece::Directory => ".".to_owned(),
+            Piece::Field(name) => format!("{{{{.{name}}}}}"),
+            Piece::Changing(name) => format!("{{{{{name}}}}}"),
+        };
+        self.pieces.iter().map(shown).collect()
+    }
+
+    /// The text as fingerprints have it: what the bundle gave stands by its name.
+    pub(super) fn canonical(&self) -> String {
+        let canonical = |piece: &Piece| match piece {
+            Piece::Literal(text) => text.clone(),
+            Piece::Given(name, _) => format!("\u{1}{name}\u{1}"),
+            Piece::Env(name) => format!("\u{1}env {name}\u{1}"),
+            Piece::Directory => "\u{1}directory\u{1}".to_owned(),
+            Piece::Field(name) => format!("\u{1}.{name}\u{1}"),
+            Piece::Changing(name) => format!("\u{1}{name}()\u{1}"),
+        };
+        self.pieces.iter().map(canonical).collect()
+    }
+
+    /// The text for a build to use.
+    ///
+    /// # Errors
+    /// The first piece that nothing here can fill in: what it is, and what to do.
+    pub(super) fn text(&self) -> Result<Text, (String, String)> {
+        let texts: Result<Vec<Text>, (String, String)> = self.pieces.iter().map(piece_text).collect();
+        texts.map(Text::concat)
+    }
+
+    /// The same with the characters of each piece changed, but for what only the build knows.
+    pub(super) fn each(mut self, change: impl Fn(&str) -> String) -> Self {
+        for piece in &mut self.pieces {
+            match piece {
+                Piece::Literal(text) => *text = change(text),
+                Piece::Given(_, text) if !text.is_open() => *text = Text::literal(change(&text.to_string())),
+                _ => {}
+            }
+        }
+        self
+    }
+
+    /// The same with fields replaced by what they stand for.
+    pub(super) fn with_fields(self, fields: &[(&str, &Self)]) -> Self {
+        let mut filled = Self { pieces: Vec::new(), origins: self.origins };
+        for piece in self.pieces {
+            let found = match &piece {
+                Piece::Field(name) => fields.iter().find(|(field, _)| field == name).map(|(_, value)| (*value).clone()),
+                _ => None,
+            };
+            filled.push(found.unwrap_or(Self { pieces: vec![piece], origins: Vec::new() }));
+        }
+        filled
+    }
+
+    /// The text with every piece mapped by `change` where all of it is known.
+    fn map(self, name: &str, change: impl Fn(&str) -> Result<String, String>) -> Result<Self, String> {
+        if let [] | [Piece::Literal(_)] = self.pieces.as_slice() {
+            let changed = change(&self.shown())?;
+            return Ok(Self { pieces: vec![Piece::Literal(changed)], origins: self.origins });
+        }
+        let text = self.text().map_err(|(why, _)| why)?;
+        if text.is_open() || self.pieces.iter().any(|piece| matches!(piece, Piece::Field(_))) {
+            return Err(format!("`{name}` can't change what only the build knows"));
+        }
+        let piece = Piece::Given(format!("{name} {}", self.canonical()), Text::literal(change(&text.to_string())?));
+        Ok(Self { pieces: vec![piece], origins: self.origins })
+    }
+}
+
+fn piece_text(piece: &Piece) -> Result<Text, (String, String)> {
+    match piece {
+        Piece::Literal(text) => Ok(Text::literal(text)),
+        Piece::Given(_, text) => Ok(text.clone()),
+        Piece::Env(name) if is_credential(name) => Err((
+            format!("the credential `{name}` is given to no template"),
+            "clouds and their credentials belong into the configuration".to_owned(),
+        )),
+        Piece::Env(name) => Err((
+            format!("the environment variable `{name}` has no value here"),
+            format!("give it one in the pipeline: `env: {{ {name}: … }}` beside `packer:`"),
+        )),
+        Piece::Directory => Err((
+            "the template's directory is not known in the guest".to_owned(),
+            "write paths of the repository relative to the template".to_owned(),
+        )),
+        Piece::Field(name) => Err((
+            format!("`{{{{ .{name} }}}}` has no value here"),
+            "`.Path`, `.Vars` and `.EnvVarFile` are known in `execute_command`".to_owned(),
+        )),
+        Piece::Changing(name) => Err((
+            format!("`{name}` gives another value in every build"),
+            "a step that is the same gives the same: take it out, or set the time in the guest with `date`".to_owned(),
+        )),
+    }
+}
+
+/// Whether a variable of the environment is one that no repository may see.
+pub(super) fn is_credential(name: &str) -> bool {
+    let name = name.to_uppercase();
+    let words = ["PASSWORD", "SECRET", "TOKEN", "ACCESS_KEY", "PRIVATE_KEY", "CREDENTIAL"];
+    name.starts_with("OS_") || words.iter().any(|word| name.contains(word))
+}
+
+/// What expressions see.
+#[derive(Clone, Copy)]
+pub(super) struct Scope<'a> {
+    /// The user variables.
+    pub(super) variables: &'a Variables<'a>,
+    /// Name and type of the builder; `None` in the values of variables.
+    pub(super) builder: Option<(&'a str, &'a str)>,
+}
+
+/// Evaluates a text.
+///
+/// # Errors
+/// The first thing in it that is not understood.
+pub(super) fn render(text: &str, scope: Scope<'_>) -> Result<Rendered, Trouble> {
+    let mut rendered = Rendered::default();
+    let mut rest = text;
+    let mut trim_next = false;
+    while let Some(open) = rest.find("{{") {
+        let (inside, after) = action(&rest[open..])?;
+        let mut literal = &rest[..open];
+        let (inside, trims_before, trims_after) = trims(inside);
+        if trim_next {
+            literal = literal.trim_start();
+        }
+        if trims_before {
+            literal = literal.trim_end();
+        }
+        rendered.push_str(literal);
+        let piece = &rest[open..rest.len() - after.len()];
+        if !is_comment(inside) {
+            let expression = Parser::new(inside, piece).expression()?;
+            rendered.push(evaluate(&expression, scope, piece)?.into_text());
+        }
+        (rest, trim_next) = (after, trims_after);
+    }
+    rendered.push_str(if trim_next { rest.trim_start() } else { rest });
+    Ok(rendered)
+}
+
+/// What stands between `{{` and its `}}`, and what comes behind: a `}}` in a text does not end it.
+fn action(text: &str) -> Result<(&str, &str), Trouble> {
+    let inside = &text[2..];
+    let mut quote = None;
+    let mut chars = inside.char_indices();
+    while let Some((at, c)) = chars.next() {
+        match (quote, c) {
+            (None, '`' | '"' | '\'') => quote = Some(c),
+            (Some('"' | '\''), '\\') => drop(chars.next()),
+            (Some(open), c) if open == c => quote = None,
+            (None, '}') if inside[at..].starts_with("}}") => return Ok((&inside[..at], &inside[at + 2..])),
+            _ => {}
+        }
+    }
+    let piece: String = text.chars().take(30).collect();
+    Err(Trouble::new(&piece, "`{{` is never closed", "close the expression with `}}`"))
+}
+
+fn trims(inside: &str) -> (&str, bool, bool) {
+    let blank = |c: char| c.is_whitespace();
+    let (inside, before) = match inside.strip_prefix('-').filter(|rest| rest.starts_with(blank)) {
+        Some(rest) => (rest, true),
+        None => (inside, false),
+    };
+    match inside.strip_suffix('-').filter(|rest| rest.ends_with(blank)) {
+        Some(rest) => (rest, before, true),
+        None => (inside, before, false),
+    }
+}
+
+fn is_comment(inside: &str) -> bool {
+    let inside = inside.trim();
+    inside.starts_with("/*") && inside.ends_with("*/")
+}
+
+/// A pipeline of commands, each a list of arguments.
+type Expression = Vec<Vec<Argument>>;
+
+#[derive(Debug)]
+enum Argument {
+    Name(String),
+    Field(String),
+    Text(String),
+    Number(i64),
+    Inner(Expression),
+}
+
+struct Parser<'t> {
+    rest: &'t str,
+    piece: &'t str,
+    depth: usize,
+}
+
+impl<'t> Parser<'t> {
+    fn new(rest: &'t str, piece: &'t str) -> Self {
+        Self { rest, piece, depth: 0 }
+    }
+
+    fn wrong(&self, message: impl Into<String>) -> Trouble {
+        let help = "understood are functions of packer with texts as arguments, such as {{ user `name` }}";
+        Trouble::new(self.piece, message, help)
+    }
+
+    fn expression(&mut self) -> Result<Expression, Trouble> {
+        let mut commands = vec![Vec::new()];
+        loop {
+            self.rest = self.rest.trim_start();
+            let Some(c) = self.rest.chars().next() else {
+                return if self.depth == 0 { self.checked(commands) } else { Err(self.wrong("a `)` is missing")) };
+            };
+            if c == '|' {
+                commands.push(Vec::new());
+                self.rest = &self.rest[1..];
+                continue;
+            }
+            if c == ')' && self.depth > 0 {
+                return self.checked(commands);
+            }
+            let argument = self.argument(c)?;
+            if let Some(command) = commands.last_mut() {
+                command.push(argument);
+            }
+        }
+    }
+
+    fn checked(&self, commands: Expression) -> Result<Expression, Trouble> {
+        match commands.iter().any(Vec::is_empty) {
+            true => Err(self.wrong("an expression says nothing")),
+            false => Ok(commands),
+        }
+    }
+
+    fn argument(&mut self, first: char) -> Result<Argument, Trouble> {
+        match first {
+            '`' => self.raw(),
+            '"' => self.quoted(),
+            '(' => {
+                self.depth += 1;
+                if self.depth > 20 {
+                    return Err(self.wrong("brackets lie too deep in each other"));
+                }
+                self.rest = &self.rest[1..];
+                let inner = self.expression()?;
+                self.rest = &self.rest[1..];
+                self.depth -= 1;
+                Ok(Argument::Inner(inner))
+            }
+            '.' => {
+                self.rest = &self.rest[1..];
+                Ok(Argument::Field(self.word()))
+            }
+            '-' | '0'..='9' => {
+                let sign = if first == '-' { 1 } else { 0 };
+                self.rest = &self.rest[sign..];
+                let word = self.word();
+                let number: i64 = word.parse().map_err(|_| self.wrong(format!("{} is no number", quoted(&word))))?;
+                Ok(Argument::Number(if sign == 1 { -number } else { number }))
+            }
+            c if c.is_alphabetic() || c == '_' => Ok(Argument::Name(self.word())),
+            c => Err(self.wrong(format!("`{c}` is not understood in an expression"))),
+        }
+    }
+
+    fn word(&mut self) -> String {
+        let end = self.rest.find(|c: char| !c.is_alphanumeric() && c != '_' && c != '.').unwrap_or(self.rest.len());
+        let (word, rest) = self.rest.split_at(end);
+        self.rest = rest;
+        word.to_owned()
+    }
+
+    fn raw(&mut self) -> Result<Argument, Trouble> {
+        let inside = &self.rest[1..];
+        let end = inside.find('`').ok_or_else(|| self.wrong("a text has no closing backquote"))?;
+        self.rest = &inside[end + 1..];
+        Ok(Argument::Text(inside[..end].to_owned()))
+    }
+
+    fn quoted(&mut self) -> Result<Argument, Trouble> {
+        let mut text = String::new();
+        let mut chars = self.rest[1..].char_indices();
+        while let Some((at, c)) = chars.next() {
+            match c {
+                '"' => {
+                    self.rest = &self.rest[at + 2..];
+                    return Ok(Argument::Text(text));
+                }
+                '\\' => match chars.next() {
+                    Some((_, 'n')) => text.push('\n'),
+                    Some((_, 't')) => text.push('\t'),
+                    Some((_, c @ ('\\' | '"'))) => text.push(c),
+                    _ => return Err(self.wrong("an escape in a text is not understood")),
+                },
+                c => text.push(c),
+            }
+        }
+        Err(self.wrong("a text has no closing quote"))
+    }
+}
+
+enum Val {
+    Text(Rendered),
+    Number(i64),
+}
+
+impl Val {
+    fn into_text(self) -> Rendered {
+        match self {
+            Self::Text(text) => text,
+            Self::Number(number) => Rendered::literal(number.to_string()),
+        }
+    }
+}
+
+fn evaluate(expression: &Expression, scope: Scope<'_>, piece: &str) -> Result<Val, Trouble> {
+    let mut last = None;
+    for command in expression {
+        last = Some(call(command, last, scope, piece)?);
+    }
+    last.ok_or_else(|| Trouble::new(piece, "an expression says nothing", ""))
+}
+
+fn call(command: &[Argument], last: Option<Val>, scope: Scope<'_>, piece: &str) -> Result<Val, Trouble> {
+    let wrong = |message: String| Trouble::new(piece, message, "");
+    let Some((first, rest)) = command.split_first() else { return Err(wrong("an expression says nothing".into())) };
+    let name = match first {
+        Argument::Name(name) => name,
+        _ if !rest.is_empty() || last.is_some() => return Err(wrong("only a function can take arguments".into())),
+        other => return value(other, scope, piece),
+    };
+    let mut arguments = rest.iter().map(|argument| value(argument, scope, piece)).collect::<Result<Vec<_>, _>>()?;
+    arguments.extend(last);
+    function(name, arguments, scope, piece)
+}
+
+fn value(argument: &Argument, scope: Scope<'_>, piece: &str) -> Result<Val, Trouble> {
+    Ok(match argument {
+        Argument::Text(text) => Val::Text(Rendered::literal(text)),
+        Argument::Number(number) => Val::Number(*number),
+        Argument::Field(name) => Val::Text(Rendered { pieces: vec![Piece::Field(name.clone())], origins: Vec::new() }),
+        Argument::Inner(inner) => evaluate(inner, scope, piece)?,
+        Argument::Name(name) => function(name, Vec::new(), scope, piece)?,
+    })
+}
+
+fn function(name: &str, arguments: Vec<Val>, scope: Scope<'_>, piece: &str) -> Result<Val, Trouble> {
+    let wrong = |message: String| Trouble::new(piece, message, "");
+    let alone = |piece: Piece| Ok(Val::Text(Rendered { pieces: vec![piece], origins: Vec::new() }));
+    let count = arguments.len();
+    let takes = |wanted: &[usize]| match wanted.contains(&count) {
+        true => Ok(()),
+        false => Err(wrong(format!("`{name}` takes {} arguments, and this has {count}", wanted[0]))),
+    };
+    match name {
+        "user" => {
+            takes(&[1])?;
+            scope.variables.value(&plain(arguments, piece)?, scope.builder.is_none(), piece).map(Val::Text)
+        }
+        "env" => {
+            takes(&[1])?;
+            if scope.builder.is_some() {
+                let help = "declare a variable whose value is {{ env `…` }}, and use it with {{ user `…` }}";
+                return Err(Trouble::new(piece, "`env` can stand in `variables` only", help));
+            }
+            plain(arguments, piece).map(|name| Val::Text(scope.variables.environment(&name)))
+        }
+        "build_name" | "build_type" => {
+            takes(&[0])?;
+            let Some((builder, kind)) = scope.builder else {
+                return Err(wrong(format!("`{name}` is not known in `variables`")));
+            };
+            Ok(Val::Text(Rendered::literal(if name == "build_name" { builder } else { kind })))
+        }
+        "template_dir" | "pwd" => takes(&[0]).and_then(|()| alone(Piece::Directory)),
+        "timestamp" | "uuid" => takes(&[0]).and_then(|()| alone(Piece::Changing(name.to_owned()))),
+        "isotime" | "strftime" => {
+            takes(&[0, 1])?;
+            let arguments: String = arguments.into_iter().map(|argument| argument.into_text().canonical()).collect();
+            alone(Piece::Changing(format!("{name} {arguments}").trim().to_owned()))
+        }
+        "upper" | "lower" => {
+            takes(&[1])?;
+            let change = |text: &str| Ok(if name == "upper" { text.to_uppercase() } else { text.to_lowercase() });
+            one(arguments)?.map(name, change).map(Val::Text).map_err(wrong)
+        }
+        "split" | "replace" | "replace_all" => change(name, arguments, piece).map(Val::Text),
+        _ => Err(unknown(name, piece)),
+    }
+}
+
+fn one(arguments: Vec<Val>) -> Result<Rendered, Trouble> {
+    arguments.into_iter().next().map(Val::into_text).ok_or_else(|| Trouble::new("", "an argument is missing", ""))
+}
+
+/// The only argument, which must be a plain text.
+fn plain(arguments: Vec<Val>, piece: &str) -> Result<String, Trouble> {
+    let text = one(arguments)?;
+    match text.pieces.as_slice() {
+        [] => Ok(String::new()),
+        [Piece::Literal(text)] => Ok(text.clone()),
+        _ => Err(Trouble::new(piece, "a name must be written out", "")),
+    }
+}
+
+fn change(name: &str, arguments: Vec<Val>, piece: &str) -> Result<Rendered, Trouble> {
+    let wrong = |message: String| Trouble::new(piece, message, "");
+    let texts = |value: &Val| match value {
+        Val::Text(text) => text.shown(),
+        Val::Number(number) => number.to_string(),
+    };
+    match (name, arguments.as_slice()) {
+        ("split", [Val::Text(text), separator, Val::Number(index)]) => {
+            let separator = texts(separator);
+            let pick = |text: &str| {
+                let parts: Vec<String> = match separator.is_empty() {
+                    true => text.chars().map(String::from).collect(),
+                    false => text.split(separator.as_str()).map(str::to_owned).collect(),
+                };
+                let found = usize::try_from(*index).ok().and_then(|index| parts.get(index).cloned());
+                found.ok_or_else(|| format!("`split` gives {} parts, and number {index} is wanted", parts.len()))
+            };
+            text.clone().map(&format!("split {separator} {index}"), pick).map_err(wrong)
+        }
+        ("replace_all", [old, new, Val::Text(text)]) => {
+            let (old, new) = (texts(old), texts(new));
+            let change = |text: &str| Ok(text.replace(&old, &new));
+            text.clone().map(&format!("replace {old} {new}"), change).map_err(wrong)
+        }
+        ("replace", [old, new, Val::Number(times), Val::Text(text)]) => {
+            let (old, new, times) = (texts(old), texts(new), usize::try_from(*times).unwrap_or(usize::MAX));
+            let change = |text: &str| Ok(text.replacen(&old, &new, times));
+            text.clone().map(&format!("replace {old} {new} {times}"), change).map_err(wrong)
+        }
+        _ => Err(wrong(format!("`{name}` is given something else than it takes"))),
+    }
+}
+
+fn unknown(name: &str, piece: &str) -> Trouble {
+    let help = match name {
+        "consul_key" | "vault" | "aws_secretsmanager" => {
+            "secrets come from the configuration, by `secrets:` of a host step; templates can't fetch them"
+        }
+        "build" => "what packer's builder knows of its machine is not known when a template is read",
+        "packer_version" => "packer is not run, so it has no version",
+        "sed" => "packer knows it no more; use `replace` or `replace_all`",
+        "clean_resource_name" | "clean_image_name" | "clean_ami_name" => "it belongs to a builder of another cloud",
+        "if" | "else" | "end" | "range" | "with" | "define" | "template" | "block" => {
+            "templates are read without Go's control words: write a provisioner with `only` or `except`"
+        }
+        _ => {
+            "known are user, env, build_name, build_type, template_dir, pwd, isotime, timestamp, uuid, upper, lower, \
+              split, replace, replace_all"
+        }
+    };
+    Trouble::new(piece, format!("the template function {} is not understood", quoted(name)), help)
+}

@@ -1,0 +1,560 @@
+//! What templates become, and what their authors are told. The shapes are those that factories have; the words are ours.
+
+use super::super::forest::Forest;
+use super::super::reading::{BundleReading, Reading};
+use super::super::{Cache, read};
+use crate::domain::id::RepoName;
+use crate::domain::inputs::Input;
+use crate::domain::path::RepoPath;
+use crate::domain::pipeline::{Action, BaseImage, Pipeline, Stage, Step};
+use crate::domain::tree::EntryKind;
+
+/// A template like those of today's factory.
+const TEMPLATE: &str = r#"{
+  "_comment": "for everybody",
+  "variables": {
+    "source_image": "unknown",
+    "image_name": "unknown",
+    "build_flavor": "42",
+    "network": "{{ env `FACTORY_NETWORK_ID` }}",
+    "group": "{{ env `FACTORY_SECURITY_GROUP_NAME` }}",
+    "bundle_path": "unknown"
+  },
+  "builders": [
+    {
+      "type": "openstack",
+      "ssh_username": "cloud",
+      "flavor": "{{ user `build_flavor` }}",
+      "image_name": "{{ user `image_name` }}",
+      "source_image": "{{ user `source_image` }}",
+      "security_groups": ["{{ user `group` }}"],
+      "networks": "{{ user `network` }}",
+      "communicator": "ssh",
+      "ssh_pty": true,
+      "ssh_timeout": "5m"
+    }
+  ],
+  "provisioners": [
+    { "type": "shell", "inline": ["sudo apt-get update", "echo '{{ user `image_name` }}'"] },
+    {
+      "type": "ansible",
+      "playbook_file": "{{ user `bundle_path` }}/ansible/bootstrap.yml",
+      "host_alias": "local"
+    },
+    { "type": "shell", "inline": "sudo sync" }
+  ]
+}
+"#;
+
+const VARS: &str = "bundle:\n  name: bundle-web\n  img_base: 185e1975-c9c5-4358-909e-5e329808902e\n";
+
+/// A repository of today's kind with one bundle.
+fn forest(template: &str) -> Forest {
+    Forest::new(&[
+        ("images/build.packer.json", template),
+        ("images/ansible_local_inventory", "[local]\n127.0.0.1 ansible_connection=local\n"),
+        ("images/bundle-web/build-vars.yml", VARS),
+        ("images/bundle-web/ansible/bootstrap.yml", "- hosts: local\n  tasks: []\n"),
+        ("images/bundle-web/output/a.j2", "{{ result_img_id }}\n"),
+    ])
+}
+
+fn reading(forest: &Forest) -> Reading {
+    read(forest, &RepoName::from("factory"), &Cache::default()).expect("a reading")
+}
+
+fn only(forest: &Forest) -> BundleReading {
+    let mut reading = reading(forest);
+    assert_eq!(reading.faults, []);
+    reading.bundles.pop().expect("a bundle")
+}
+
+fn pipeline(forest: &Forest) -> Pipeline {
+    match only(forest).verdict {
+        Ok(buildable) => buildable.pipeline.as_ref().clone(),
+        Err(why) => panic!("{}\n{:#?}", why.reason, why.faults),
+    }
+}
+
+fn steps(template: &str) -> Vec<Step> {
+    steps_of(&forest(template))
+}
+
+fn steps_of(forest: &Forest) -> Vec<Step> {
+    pipeline(forest).provision.expect("provision").steps
+}
+
+/// A template with these provisioners.
+fn with(provisioners: &str) -> String {
+    format!(
+        "{{\n\"variables\": {{\"bundle_path\": \"\", \"a\": \"b\"}},\n\"builders\": [{{\"type\": \"openstack\", \
+         \"name\": \"cloud\"}}],\n\"provisioners\": [\n{provisioners}\n]\n}}\n"
+    )
+}
+
+/// What is wrong, as `FILE:LINE:COLUMN message`, with what to do.
+fn told(template: &str) -> Vec<String> {
+    told_of(&forest(template))
+}
+
+fn told_of(forest: &Forest) -> Vec<String> {
+    match only(forest).verdict {
+        Ok(_) => Vec::new(),
+        Err(why) if why.faults.is_empty() => vec![why.reason],
+        Err(why) => why.faults.iter().map(|fault| fault.to_string().replace(", for images/bundle-web", "")).collect(),
+    }
+}
+
+fn warned(forest: &Forest) -> Vec<String> {
+    let verdict = only(forest).verdict.expect("buildable");
+    verdict.warnings.iter().map(ToString::to_string).collect()
+}
+
+#[test]
+fn a_template_of_todays_factory_becomes_stages_and_steps() {
+    let pipeline = pipeline(&forest(TEMPLATE));
+    let boot = &pipeline.boot;
+    assert_eq!(boot.image, BaseImage::Named("185e1975-c9c5-4358-909e-5e329808902e".into()));
+    assert_eq!((boot.user.as_str(), boot.timeout.as_secs(), boot.terminal), ("cloud", 300, true));
+    assert_eq!(boot.placement.flavor.as_deref(), Some("42"));
+    assert_eq!(boot.placement.networks, ["$FACTORY_NETWORK_ID"]);
+    assert_eq!(boot.placement.security_groups, ["$FACTORY_SECURITY_GROUP_NAME"]);
+    let steps = pipeline.provision.expect("provision").steps;
+    let places: Vec<(&str, usize)> = steps.iter().map(|step| (step.written.0.as_str(), step.written.1)).collect();
+    let file = "images/build.packer.json";
+    assert_eq!(places, [(file, 26), (file, 27), (file, 32)]);
+    let Action::Shell { text, laid: Some(laid) } = &steps[0].action else { panic!("lines") };
+    assert_eq!(text.to_string(), "sudo apt-get update\necho 'bundle-web-{{ build.stamp }}'");
+    assert_eq!(laid.shebang, "/bin/sh -e");
+    assert_eq!(
+        laid.command.to_string(),
+        "chmod +x /tmp/factoryd-script.sh; PACKER_BUILDER_TYPE='openstack' PACKER_BUILD_NAME='openstack'  \
+         /tmp/factoryd-script.sh"
+    );
+    let Action::Ansible { playbook, play, .. } = &steps[1].action else { panic!("a playbook") };
+    assert_eq!((playbook.to_string().as_str(), play.host.as_str()), ("ansible/bootstrap.yml", "local"));
+    assert_eq!(play.directory, RepoPath::new("images"));
+    let Action::Shell { text, .. } = &steps[2].action else { panic!("lines") };
+    assert_eq!(text.to_string(), "sudo sync");
+}
+
+#[test]
+fn a_playbook_that_the_guest_runs_is_staged_with_its_inventory() {
+    let steps = steps(&with(
+        r#"{ "type": "ansible-local", "extra_arguments": ["-vvv", "-e 'x={{ user `a` }}'"],
+             "playbook_dir": "{{ user `bundle_path` }}/ansible", "inventory_file": "ansible_local_inventory",
+             "playbook_file": "{{ user `bundle_path` }}/ansible/bootstrap.yml" }"#,
+    ));
+    let Action::AnsibleLocal { staged: Some(staged), .. } = &steps[0].action else { panic!("staged") };
+    let uploads: Vec<String> = staged.uploads.iter().map(|(from, to)| format!("{from} {to}")).collect();
+    let at = "/tmp/packer-provisioner-ansible-local";
+    assert_eq!(
+        uploads,
+        [
+            format!("images/bundle-web/ansible {at}"),
+            format!("images/bundle-web/ansible/bootstrap.yml {at}/bootstrap.yml"),
+            format!("images/ansible_local_inventory {at}/ansible_local_inventory"),
+        ]
+    );
+    assert_eq!(
+        staged.command.to_string(),
+        format!(
+            "cd {at} && ANSIBLE_FORCE_COLOR=1 PYTHONUNBUFFERED=1 ansible-playbook {at}/bootstrap.yml --extra-vars \
+             \"packer_build_name=cloud packer_builder_type=openstack\" -vvv -e 'x=b' -c local -i \
+             {at}/ansible_local_inventory"
+        )
+    );
+    assert!(!staged.stays);
+}
+
+#[test]
+fn scripts_run_as_execute_command_says() {
+    let forest = forest(&with(
+        r#"{
+  "type": "shell",
+  "scripts": [
+    "setup/one.sh",
+    "setup/two.sh"
+  ],
+  "environment_vars": ["B=it's", "A={{ user `a` }} {{ build_name }}"],
+  "execute_command": "echo x | {{ .Vars }} sudo -S -E sh '{{ .Path }}'",
+  "valid_exit_codes": [0, 3],
+  "expect_disconnect": true,
+  "pause_before": "1m30s", "pause_after": "2s",
+  "timeout": "10m",
+  "max_retries": "2",
+  "remote_folder": "/opt",
+  "skip_clean": true
+}"#,
+    ))
+    .with("images/setup/one.sh", "#!/bin/sh\n")
+    .with("images/setup/two.sh", "#!/bin/sh\n");
+    let steps = steps_of(&forest);
+    let said: Vec<(String, usize)> = steps
+        .iter()
+        .map(|step| match &step.action {
+            Action::Script { path, .. } => (path.to_string(), step.written.1),
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    assert_eq!(said, [("/images/setup/one.sh".to_owned(), 8), ("/images/setup/two.sh".to_owned(), 9)]);
+    let Action::Script { laid: Some(laid), .. } = &steps[0].action else { panic!("laid") };
+    assert_eq!(
+        laid.command.to_string(),
+        r#"echo x | A='b cloud' B='it'"'"'s' PACKER_BUILDER_TYPE='openstack' PACKER_BUILD_NAME='cloud'  sudo -S -E sh '/opt/factoryd-script.sh'"#
+    );
+    assert!(laid.stays);
+    let course = |index: usize| &steps[index].course;
+    assert_eq!((course(0).exit_codes.as_slice(), course(0).expect_disconnect), (&[0, 3][..], true));
+    let seconds = |index: usize| (course(index).pause_before.as_secs(), course(index).pause_after.as_secs());
+    assert_eq!((seconds(0), seconds(1)), ((90, 0), (0, 2)));
+    assert_eq!((course(0).earlier, course(1).earlier, course(1).max_retries), (0, 1, 2));
+    assert_eq!(steps[1].timeout.map(|time| time.as_secs()), Some(600));
+}
+
+#[test]
+fn variables_can_come_in_a_file_and_in_a_format_of_their_own() {
+    let laid = |keys: &str| {
+        let steps = steps(&with(&format!("{{ \"type\": \"shell\", \"inline\": [\"true\"], {keys} }}")));
+        let Action::Shell { laid: Some(laid), .. } = steps[0].action.clone() else { panic!("lines") };
+        laid
+    };
+    let by_file = laid(r#""use_env_var_file": true, "environment_vars": ["X=1"]"#);
+    assert_eq!(
+        by_file.command.to_string(),
+        "chmod +x /tmp/factoryd-script.sh; . /tmp/factoryd-variables.sh && /tmp/factoryd-script.sh"
+    );
+    let (path, text) = by_file.variables.expect("a file");
+    assert_eq!(path, "/tmp/factoryd-variables.sh");
+    assert_eq!(
+        text.to_string(),
+        "export PACKER_BUILDER_TYPE='openstack'\nexport PACKER_BUILD_NAME='cloud'\nexport X='1'\n"
+    );
+    let formatted = laid(r#""env_var_format": "%s=%s;", "environment_vars": ["X=1=2"], "inline_shebang": "/bin/bash""#);
+    assert!(formatted.command.to_string().contains("X=1=2;"), "{}", formatted.command);
+    assert_eq!(formatted.shebang, "/bin/bash");
+}
+
+#[test]
+fn what_differs_between_builders_is_read_for_the_one_that_is_meant() {
+    let template = r#"{
+  "builders": [
+    { "type": "amazon-ebs" },
+    { "type": "qemu", "name": "kvm", "disk_size": "20G", "memory": 2048, "cpus": "2", "headless": true, "ssh_username": "root" }
+  ],
+  "provisioners": [
+    { "type": "powershell", "inline": ["dir"], "only": ["amazon-ebs"] },
+    { "type": "shell", "inline": ["one", "two"], "override": { "kvm": { "inline": ["{{ build_type }}"] } } },
+    { "type": "shell", "inline": ["three"], "except": ["kvm"] }
+  ],
+  "post-processors": [[{ "type": "vagrant", "only": ["amazon-ebs"] }]]
+}"#;
+    let unnamed = told(template);
+    assert_eq!(unnamed[0], "images/build.packer.json:2:3: the template has 2 builders, and none of them is named");
+    let forest = forest(template).with("images/bundle-web/build-vars.yml", &[VARS, "packer_builder: kvm\n"].concat());
+    let pipeline = pipeline(&forest);
+    assert_eq!((pipeline.boot.cpus, pipeline.boot.memory, pipeline.boot.disk), (2, 2 << 30, Some(20 << 30)));
+    let steps = pipeline.provision.expect("provision").steps;
+    assert_eq!(steps.len(), 1);
+    // Lists are laid over item by item, as packer does it.
+    let Action::Shell { text, .. } = &steps[0].action else { panic!("lines") };
+    assert_eq!(text.to_string(), "qemu\ntwo");
+}
+
+#[test]
+fn files_are_copied_as_scp_copies_them() {
+    let forest = forest(&with(
+        r#"{ "type": "file", "source": "files/", "destination": "/opt/" },
+{ "type": "file", "sources": ["files/a", "files"], "destination": "notes" }"#,
+    ))
+    .with("images/files/a", "a");
+    let said: Vec<String> = steps_of(&forest)
+        .iter()
+        .map(|step| match &step.action {
+            Action::Upload { from, to, keeps_name, .. } => format!("{from} {to} {keeps_name} {}", step.written.1),
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    assert_eq!(said, ["/images/files /opt/ false 5", "/images/files/a notes true 6", "/images/files notes true 6"]);
+}
+
+#[test]
+fn a_remote_playbook_is_given_inventory_arguments_and_environment() {
+    let forest = forest(&with(
+        r#"{ "type": "ansible", "playbook_file": "bundle-web/ansible/bootstrap.yml", "groups": ["local", "web"],
+             "empty_groups": "none", "user": "admin", "use_proxy": false, "inventory_directory": "stock",
+             "extra_arguments": ["-e", "@more.yml", "--tags={{ user `a` }}"], "local_port": 22222,
+             "ansible_ssh_extra_args": ["-o ForwardAgent=yes"],
+             "ansible_env_vars": ["ANSIBLE_ROLES_PATH={{ template_dir }}/roles", "ANSIBLE_NOCOLOR=1"] }"#,
+    ))
+    .with("images/stock/group_vars/all.yml", "x: 1\n")
+    .with("images/more.yml", "y: 2\n");
+    let steps = steps_of(&forest);
+    let Action::Ansible { extra_arguments, play, .. } = &steps[0].action else { panic!("a playbook") };
+    let arguments: Vec<String> = extra_arguments.iter().map(ToString::to_string).collect();
+    assert_eq!(arguments, ["-e", "@more.yml", "--tags=b"]);
+    assert_eq!((play.host.as_str(), play.user.as_deref(), play.user_logs_in), ("default", Some("admin"), true));
+    assert_eq!(
+        (play.groups.as_slice(), play.empty_groups.as_slice()),
+        (&["local".to_owned(), "web".into()][..], &["none".to_owned()][..])
+    );
+    assert_eq!(play.inventory_directory, RepoPath::new("images/stock"));
+    assert_eq!(play.ssh_arguments, "-o ForwardAgent=yes");
+    let env: Vec<String> = steps[0].env.iter().map(|(name, text)| format!("{name}={text}")).collect();
+    assert_eq!(env, ["ANSIBLE_ROLES_PATH=./roles", "ANSIBLE_NOCOLOR=1"]);
+    let inputs = inputs_of(&forest, Stage::Provision);
+    assert!(
+        inputs.iter().any(|input| input == "/images/more.yml")
+            && inputs.iter().any(|i| i == "/images/stock/group_vars/all.yml"),
+        "{inputs:?}"
+    );
+}
+
+fn inputs_of(forest: &Forest, stage: Stage) -> Vec<String> {
+    let buildable = only(forest).verdict.expect("buildable");
+    buildable.stage(stage).expect("the stage").own.iter().map(Input::subject).collect()
+}
+
+#[test]
+fn what_is_not_understood_is_named_with_its_key_and_line() {
+    let told = told(
+        r#"{
+  "variables": {
+    "nothing": null,
+    "number": 3,
+    "round": "{{ user `about` }}", "about": "{{ user `round` }}",
+    "secret": "{{ vault `a` `b` }}"
+  },
+  "builders": [
+    { "type": "openstack",
+      "user_data_file": "cloud-init",
+      "flavour": "2",
+      "communicator": "winrm",
+      "networks": ["{{ user `net` }}"] }
+  ],
+  "provisioners": [
+    { "type": "shell", "inline": ["date {{ isotime }}"],
+      "execute_comand": "x" },
+    { "type": "shell", "script": "../../outside.sh" },
+    { "type": "shell", "inline": ["x"], "script": "y", "pause_before": "soon" },
+    { "type": "shell" },
+    { "type": "file", "source": "a", "destination": "/b",
+      "direction": "download" },
+    { "type": "puppet-masterless", "manifest_file": "puppet/site.pp" },
+    { "type": "ansible",
+      "playbook_file": "none.yml",
+      "galaxy_file": "requirements.yml",
+      "command": "./wrapper" },
+    { "type": "shell", "only": ["qemu"], "inline": ["{{ if true }}"] },
+    { "inline": ["x"] }
+  ],
+  "post-processors": ["manifest",
+    { "type": "vagrant" }],
+  "provisoners": []
+}
+"#,
+    );
+    insta::assert_snapshot!(told.join("\n"), @r#"
+    images/build.packer.json:3:5: the variable `nothing` has no value
+    images/build.packer.json:4:15: the variable `number` takes a text
+    images/build.packer.json:5:46: the variable `round` leads back to itself
+    images/build.packer.json:6:16: the template function `vault` is not understood
+    images/build.packer.json:10:7: the key `user_data_file` of the builder `openstack` is not understood yet
+    images/build.packer.json:11:7: unknown key `flavour` in the builder `openstack`
+    images/build.packer.json:12:23: the communicator `winrm` is not understood
+    images/build.packer.json:16:35: `inline`: `isotime` gives another value in every build
+    images/build.packer.json:17:7: unknown key `execute_comand` in the provisioner `shell`
+    images/build.packer.json:18:34: the path `../../outside.sh` leaves the repository
+    images/build.packer.json:19:24: `inline` can't stand with a script
+    images/build.packer.json:19:72: `pause_before` takes a time such as `"10s"`, `"5m"` or `"1h30m"`, and this is `soon`
+    images/build.packer.json:20:5: the provisioner `shell` says nothing to run
+    images/build.packer.json:22:20: `direction: download` is not understood
+    images/build.packer.json:23:15: the provisioner `puppet-masterless` is not understood
+    images/build.packer.json:26:7: the key `galaxy_file` of the provisioner `ansible` is not understood yet
+    images/build.packer.json:27:18: `command` is not understood
+    images/build.packer.json:28:33: `only` names the builder `qemu`, which the template does not have
+    images/build.packer.json:29:5: a provisioner lacks `type`
+    images/build.packer.json:31:23: the post-processor `manifest` is not understood
+    images/build.packer.json:32:15: the post-processor `vagrant` is not understood
+    images/build.packer.json:33:3: unknown key `provisoners` in a template
+    "#);
+}
+
+#[test]
+fn what_is_no_template_is_said_once() {
+    assert_eq!(
+        told("{ \"builders\": [ }"),
+        ["images/build.packer.json:1:17: this is not JSON: a value can't begin with `}`"]
+    );
+    assert_eq!(told("[]"), ["images/build.packer.json:1:1: a template is a map"]);
+    assert_eq!(told("{}"), ["images/build.packer.json:1:1: the template lacks `builders`"]);
+    let hcl = "source \"qemu\" \"x\" {\n}\nbuild {\n}\n";
+    let expected = "`images/build.packer.json` is written in HCL2, which is not understood";
+    assert_eq!(told(hcl), [format!("images/build.packer.json:0:0: {expected}")]);
+    let vars = [VARS, "packer_file: new.pkr.hcl\n"].concat();
+    let forest = forest(TEMPLATE).with("images/bundle-web/build-vars.yml", &vars);
+    assert_eq!(told_of(&forest), ["images/bundle-web/build-vars.yml:4:1: `images/new.pkr.hcl` is missing"]);
+    let told = told_of(&forest.with("images/new.pkr.hcl", hcl));
+    assert_eq!(told, ["images/new.pkr.hcl:0:0: `images/new.pkr.hcl` is written in HCL2, which is not understood"]);
+}
+
+#[test]
+fn what_a_template_names_must_be_there() {
+    let told = |provisioner: &str| told(&with(provisioner));
+    let missing = |key: &str, path: &str| {
+        let found = told(&format!("{{ \"type\": \"shell\",\n  \"{key}\": \"{path}\" }}"));
+        found.join("; ")
+    };
+    assert_eq!(missing("script", "setup.sh"), "images/build.packer.json:6:13: `images/setup.sh` is missing");
+    let playbook = "{ \"type\": \"ansible\",\n \"playbook_file\": \"{{ user `bundle_path` }}/ansible/x.yml\" }";
+    assert_eq!(told(playbook), ["images/build.packer.json:6:19: `images/bundle-web/ansible/x.yml` is missing"]);
+    let inventory = "{ \"type\": \"ansible-local\", \"playbook_file\": \"bundle-web/ansible/bootstrap.yml\",\n \
+                     \"inventory_file\": \"hosts\" }";
+    assert_eq!(told(inventory), ["images/build.packer.json:6:20: `images/hosts` is missing"]);
+    let link = forest(&with("{ \"type\": \"shell\", \"script\": \"link.sh\" }"));
+    let link = link.put(b"images/link.sh", EntryKind::Link, b"/etc/passwd");
+    assert!(told_of(&link)[0].contains("the link `images/link.sh` is absolute"), "{:?}", told_of(&link));
+}
+
+#[test]
+fn a_playbook_for_the_factory_host_is_refused() {
+    let forest =
+        forest(TEMPLATE).with("images/bundle-web/ansible/bootstrap.yml", "---\n- name: x\n  hosts: localhost\n");
+    let verdict = only(&forest).verdict.expect_err("unbuildable");
+    assert!(
+        verdict.reason.starts_with("images/bundle-web/ansible/bootstrap.yml:3:10: `hosts: localhost` is"),
+        "{}",
+        verdict.reason
+    );
+    assert!(verdict.faults[0].help.contains("images/build.packer.json:29"), "{}", verdict.faults[0].help);
+    for good in ["all", "local", "\"{{ target }}\"", "all:!localhost", "[local]"] {
+        let forest = forest.with("images/bundle-web/ansible/bootstrap.yml", &format!("- hosts: {good}\n"));
+        assert_eq!(warned(&forest), Vec::<String>::new(), "{good}");
+    }
+    let nobody = forest.with("images/bundle-web/ansible/bootstrap.yml", "- hosts: webservers\n");
+    assert_eq!(
+        warned(&nobody),
+        ["images/bundle-web/ansible/bootstrap.yml:1:10: `hosts: webservers` is nobody: this play does nothing"]
+    );
+}
+
+#[test]
+fn variables_that_reach_nothing_are_warned_of() {
+    let vars = [VARS, "vm_flavor: 16\n"].concat();
+    let forest = forest(TEMPLATE).with("images/bundle-web/build-vars.yml", &vars);
+    assert_eq!(warned(&forest), ["images/bundle-web/build-vars.yml:4:1: `vm_flavor` changes nothing"]);
+    let declared = TEMPLATE
+        .replace("\"build_flavor\": \"42\"", "\"factory_flavor\": \"7\"")
+        .replace("build_flavor", "factory_flavor");
+    let forest = forest.with("images/build.packer.json", &declared);
+    assert_eq!(warned(&forest), Vec::<String>::new());
+    assert_eq!(pipeline(&forest).boot.placement.flavor.as_deref(), Some("16"));
+}
+
+#[test]
+fn a_repository_without_anything_of_packers_runs_its_playbook() {
+    let forest = forest(TEMPLATE).without("images/build.packer.json");
+    assert!(matches!(&steps_of(&forest)[0].action, Action::Ansible { play, .. } if play.directory.is_none()));
+    let todays = forest.with("images/build.sh", "#!/bin/sh\n");
+    assert_eq!(told_of(&todays), ["(built-in pipeline):11:19: `images/build.packer.json` is missing"]);
+}
+
+#[test]
+fn a_pipeline_names_a_template_with_variables_and_environment() {
+    let template = r#"{
+  "variables": { "greeting": "hello", "home": "{{ env `SHOP` }}", "must": null },
+  "builders": [{ "type": "qemu" }, { "type": "openstack" }],
+  "provisioners": [
+    { "type": "shell", "inline": ["echo {{ user `greeting` }} {{ user `home` | upper }} {{ user `must` }}"] },
+    { "type": "ansible", "playbook_file": "../images/bundle-web/ansible/bootstrap.yml" }
+  ]
+}"#;
+    let pipeline = "version: 1\nbundles: [images/*]\nstages:\n  - boot: { image: \"{{ bundle.img_base }}\", user: root, cpus: 3 }\n  - \
+                    provision:\n      steps:\n        - shell: echo before\n        - packer: { file: packer/x.json, builder: \
+                    qemu, vars: { must: \"{{ bundle.name }}\", more: x } }\n          env: { SHOP: home }\n          network: \
+                    none\n        - shell: echo after\n";
+    let forest = Forest::new(&[
+        ("packer/x.json", template),
+        ("pipelines/p.yml", pipeline),
+        ("images/bundle-web/build-vars.yml", VARS),
+        ("images/bundle-web/ansible/bootstrap.yml", "- hosts: all\n"),
+    ]);
+    let steps = steps_of(&forest);
+    let words: Vec<(&str, &str)> = steps.iter().map(|step| (step.action.word(), step.written.0.as_str())).collect();
+    let (ours, theirs) = ("pipelines/p.yml", "packer/x.json");
+    assert_eq!(words, [("shell", ours), ("shell", theirs), ("ansible", theirs), ("shell", ours)]);
+    let Action::Shell { text, .. } = &steps[1].action else { panic!("lines") };
+    assert_eq!(text.to_string(), "echo hello HOME bundle-web");
+    assert_eq!(steps[2].network, crate::domain::pipeline::Network::None);
+    assert_eq!(
+        warned(&forest),
+        ["packer/x.json:2:16: the pipeline gives the variable `more`, which no template declares"]
+    );
+}
+
+/// The stages that a change does again.
+fn changed(before: &Forest, after: &Forest) -> Vec<&'static str> {
+    let [before, after] = [before, after].map(|forest| only(forest).verdict.expect("buildable"));
+    let pairs = before.stages.iter().zip(&after.stages).filter(|(one, other)| one.own_digest != other.own_digest);
+    pairs.map(|(one, _)| one.stage.word()).collect()
+}
+
+#[test]
+fn templates_count_by_what_they_do() {
+    let before = forest(TEMPLATE);
+    let edit = |from: &str, to: &str| {
+        assert!(TEMPLATE.contains(from), "{from}");
+        changed(&before, &before.with("images/build.packer.json", &TEMPLATE.replacen(from, to, 1)))
+    };
+    let nothing: [&str; 0] = [];
+    // Layout, comments, keys in another order, unused variables and variables under another name.
+    assert_eq!(edit("\n", "\r\n\n\t"), nothing);
+    assert_eq!(edit("for everybody", "for nobody"), nothing);
+    assert_eq!(edit("\"image_name\": \"unknown\"", "\"image_name\": \"nobody\", \"unused\": \"x\""), nothing);
+    assert_eq!(edit("\"inline\": \"sudo sync\"", "\"inline\": [\"sudo sync\"]"), nothing);
+    assert_eq!(edit("\"flavor\": \"{{ user `build_flavor` }}\"", "\"flavor\": \"42\""), nothing);
+    assert_eq!(edit("\"5m\"", "\"6m\""), nothing);
+    assert_eq!(
+        edit("\"inline\": \"sudo sync\"", "\"inline\": \"sudo sync\", \"timeout\": \"1h\", \"max_retries\": 3"),
+        nothing
+    );
+    // What the machine is.
+    assert_eq!(edit("\"42\"", "\"43\""), ["boot"]);
+    assert_eq!(edit("FACTORY_NETWORK_ID", "FACTORY_SECURITY_GROUP_ID"), ["boot"]);
+    assert_eq!(edit("\"cloud\"", "\"debian\""), ["boot"]);
+    // What is done in it.
+    assert_eq!(edit("sudo sync", "sync"), ["provision"]);
+    assert_eq!(edit("\"host_alias\": \"local\"", "\"host_alias\": \"local\", \"groups\": [\"local\"]"), ["provision"]);
+    let other = before.with("images/other.json", TEMPLATE).with("images/bundle-web/README.md", "x");
+    assert_eq!(changed(&before, &other), nothing);
+    let named = other.with("images/bundle-web/build-vars.yml", &[VARS, "packer_file: other.json\n"].concat());
+    assert_eq!(changed(&before, &named), nothing);
+    // A renamed bundle keeps its results, since its path only leads into it.
+    let renamed = before.renamed("images/bundle-web", "images/bundle-shop");
+    let (before, renamed) = (reading(&before), reading(&renamed));
+    let prints = |reading: &Reading| {
+        let buildable = reading.bundles[0].verdict.as_ref().expect("buildable");
+        buildable.stages.iter().map(|stage| stage.declared).collect::<Vec<_>>()
+    };
+    assert_eq!(prints(&before), prints(&renamed));
+}
+
+#[test]
+fn a_template_is_read_again_when_it_changes_and_only_then() {
+    let (cache, factory) = (Cache::default(), RepoName::from("factory"));
+    let one = forest(TEMPLATE);
+    let steps = |forest: &Forest| {
+        let reading = read(forest, &factory, &cache).expect("a reading");
+        let verdict = reading.bundles[0].verdict.as_ref();
+        verdict
+            .map(|buildable| buildable.pipeline.provision.as_ref().map_or(0, |it| it.steps.len()))
+            .map_err(|why| why.reason.clone())
+    };
+    assert_eq!(steps(&one), Ok(3));
+    assert_eq!(
+        steps(&one.with("images/build.packer.json", &with("{ \"type\": \"shell\", \"inline\": [\"x\"] }"))),
+        Ok(1)
+    );
+    assert!(steps(&one.with("images/build.packer.json", "{}")).is_err());
+    assert_eq!(steps(&one), Ok(3));
+}
