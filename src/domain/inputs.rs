@@ -224,6 +224,12 @@ impl Inputs {
         &self.shared
     }
 
+    /// Whether this very state of something is among them.
+    pub fn contains(&self, input: &Input) -> bool {
+        let is_in = |part: &[Input]| part.binary_search(input).is_ok();
+        is_in(&self.own) || self.shared.iter().any(|shared| is_in(&shared.inputs().own))
+    }
+
     /// How many there are.
     pub fn len(&self) -> usize {
         if self.shared.is_empty() { self.own.len() } else { self.iter().count() }

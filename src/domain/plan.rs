@@ -4,14 +4,16 @@
 //! what is served, what failed. Names, times and commit ranges decide nothing, so a force push, a first push, a merge or a
 //! revert needs no case of its own here.
 
+mod shared;
+
 use std::borrow::Cow;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use super::id::{BuildNo, CommitId, Digest, Fingerprint};
 use super::inputs::{Difference, Inputs};
 use super::path::RepoPath;
-use super::pipeline::Stage;
+use super::pipeline::{SharedChange, Stage};
 
 /// What a plan does with a stage.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -92,6 +94,8 @@ pub struct StageNeed<'a> {
 pub struct Candidate<'a> {
     /// Its directory.
     pub bundle: &'a RepoPath,
+    /// What a change outside of the bundle does.
+    pub policy: SharedChange,
     /// Its stages in order, or why it can't be built.
     pub stages: Result<Vec<StageNeed<'a>>, &'a str>,
 }
@@ -110,6 +114,10 @@ pub struct Facts {
     pub served: Arc<ServedPrints>,
     /// The own inputs of a bundle's last results.
     pub last: HashMap<RepoPath, Vec<(Stage, Inputs)>>,
+    /// How long a bundle's last builds took, in milliseconds: the cheapest goes first.
+    pub durations: HashMap<RepoPath, u64>,
+    /// Bundles of which a build is queued or runs.
+    pub active: HashSet<RepoPath>,
 }
 
 /// Whether a kept result may still be used.
@@ -173,7 +181,8 @@ pub struct Plan {
 
 /// What would be done for each bundle. `candidates` are sorted by path, and so is the answer.
 pub fn plan(commit: CommitId, base: Option<CommitId>, candidates: &[Candidate<'_>], facts: &Facts) -> Plan {
-    let bundles = candidates.iter().map(|candidate| plan_bundle(candidate, facts)).collect();
+    let mut bundles: Vec<BundlePlan> = candidates.iter().map(|candidate| plan_bundle(candidate, facts)).collect();
+    shared::hold(candidates, facts, &mut bundles);
     let mut removed: Vec<RepoPath> = facts
         .served
         .keys()
@@ -184,7 +193,7 @@ pub fn plan(commit: CommitId, base: Option<CommitId>, candidates: &[Candidate<'_
     Plan { commit, base, bundles, removed }
 }
 
-/// What would be done for one bundle.
+/// What would be done for one bundle, whatever is done for others.
 pub fn plan_bundle(candidate: &Candidate<'_>, facts: &Facts) -> BundlePlan {
     let bundle = |action, reason: Cow<'static, str>, stages| BundlePlan {
         bundle: candidate.bundle.clone(),
@@ -198,18 +207,16 @@ pub fn plan_bundle(candidate: &Candidate<'_>, facts: &Facts) -> BundlePlan {
         Err(reason) => return bundle(Action::Unbuildable, (*reason).to_owned().into(), Vec::new()),
     };
     let served = facts.served.get(candidate.bundle).map(Vec::as_slice);
-    let mut stages = stage_plans(candidate.bundle, needs, served, facts);
+    let stages = stage_plans(candidate.bundle, needs, served, facts);
     let failed = stages
         .iter()
         .filter(|stage| stage.state != StageState::Hit)
         .find_map(|stage| facts.failed.get(&stage.fingerprint).map(|build| (stage.stage, *build)));
     if let Some((stage, build)) = failed {
-        let reason: Cow<'static, str> = format!("{stage} failed in {build}").into();
-        for stage in stages.iter_mut().filter(|stage| stage.state != StageState::Hit) {
-            stage.state = StageState::Skipped;
-            stage.reason.clone_from(&reason);
-        }
-        return bundle(Action::Stale, reason, stages);
+        let reason = format!("{stage} failed in {build}");
+        let mut plan = bundle(Action::Stale, Cow::default(), stages);
+        shared::stall(&mut plan, &reason);
+        return plan;
     }
     let (action, reason) = action(&stages, needs, served);
     bundle(action, reason, stages)

@@ -16,6 +16,7 @@ mod health;
 pub mod junit;
 mod log;
 pub mod planner;
+mod policies;
 pub mod policy;
 pub mod ports;
 pub mod queue;

@@ -4,6 +4,8 @@
 //! gathered for the bundles that are not simply unchanged, `domain::plan` decides, and one transaction queues new builds,
 //! supersedes the queued ones whose inputs are no longer the newest, and remembers the tip as planned.
 
+mod asked;
+
 use std::collections::{BTreeSet, HashMap};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -12,6 +14,7 @@ use std::time::{Duration, Instant};
 use thiserror::Error;
 use tracing::{debug, info, instrument};
 
+use super::policies::Policies;
 use super::ports::{CommitInfo, PortError, Tip};
 use super::{Engine, Outlook, Stopped, unpoisoned};
 use crate::blocking;
@@ -73,9 +76,14 @@ pub enum PlanError {
 }
 
 /// Decides on a thread that may take long: inputs may be many.
-async fn planned(read: Read, base: Option<CommitId>, facts: Facts) -> (Read, Arc<Plan>) {
+async fn planned(read: Read, base: Option<CommitId>, facts: Facts, policies: Policies) -> (Read, Arc<Plan>) {
     blocking::run(move || {
-        let plan = plan(read.commit.clone(), base, &read.reading.candidates(), &facts);
+        let mut candidates = read.reading.candidates();
+        for candidate in &mut candidates {
+            let said = policies.as_ref().and_then(|policies| policies.get(candidate.bundle));
+            candidate.policy = said.copied().unwrap_or(candidate.policy);
+        }
+        let plan = plan(read.commit.clone(), base, &candidates, &facts);
         (read, Arc::new(plan))
     })
     .await
@@ -147,7 +155,7 @@ impl Engine {
         let (mut planned, mut failed) = (Vec::new(), Vec::new());
         for tip in tips {
             let is_tracked = tracked.contains(&tip.branch);
-            match self.plan_tip(repository, tip, is_tracked, head).await {
+            match self.plan_tip(repository, tip, is_tracked, &heads).await {
                 Ok(plan) => planned.push(plan),
                 Err(error @ PlanError::Store(_)) => return Err(error),
                 Err(error) => failed.push((tip.branch.clone(), error)),
@@ -162,58 +170,6 @@ impl Engine {
         }
         unpoisoned(&self.shared.planned).insert(repository.clone(), (heads, Instant::now()));
         Ok(Plans { planned, failed })
-    }
-
-    /// The plan of a revision against what is known; creates nothing.
-    ///
-    /// # Errors
-    /// When the revision does not exist, or something can't be read.
-    pub async fn plan_revision(&self, repository: &RepoName, revision: &str) -> Result<Planned, PlanError> {
-        let (tips, head) = self.tips(repository).await?;
-        let commit = self.resolve(repository, revision).await?;
-        let branch = tips.iter().find(|tip| tip.branch.as_str() == revision).map(|tip| tip.branch.clone());
-        let branch = branch.or_else(|| head.clone()).unwrap_or_else(|| Branch::from("HEAD"));
-        let tracked = self.tracked(repository, head.as_ref()).contains(&branch);
-        let read = self.read(repository, commit).await?;
-        let facts = self.facts(repository, &branch, tracked, head.as_ref(), &read.reading).await?;
-        let (read, plan) = planned(read, None, facts).await;
-        Ok(Planned {
-            repository: repository.clone(),
-            branch,
-            tracked,
-            info: read.info,
-            plan,
-            faults: read.reading.faults,
-            queued: Vec::new(),
-        })
-    }
-
-    /// The plan from one revision to another, as if every bundle of the first had been built; creates nothing. Where the
-    /// first names no commit, a deleted branch say, everything is new.
-    ///
-    /// # Errors
-    /// When the second revision does not exist, or something can't be read.
-    pub async fn plan_range(&self, repository: &RepoName, from: Option<&str>, to: &str) -> Result<Planned, PlanError> {
-        let base = match from {
-            Some(from) => self.resolve(repository, from).await.ok(),
-            None => None,
-        };
-        let facts = match &base {
-            Some(base) => self.read(repository, base.clone()).await?.reading.as_built(),
-            None => Facts::default(),
-        };
-        let commit = self.resolve(repository, to).await?;
-        let read = self.read(repository, commit).await?;
-        let (read, plan) = planned(read, base, facts).await;
-        Ok(Planned {
-            repository: repository.clone(),
-            branch: Branch::from(to),
-            tracked: false,
-            info: read.info,
-            plan,
-            faults: read.reading.faults,
-            queued: Vec::new(),
-        })
     }
 
     /// Whether a repository has no branch yet.
@@ -260,12 +216,13 @@ impl Engine {
         repository: &RepoName,
         tip: &Tip,
         tracked: bool,
-        head: Option<&Branch>,
+        heads: &Heads,
     ) -> Result<Planned, PlanError> {
         let began = Instant::now();
         let read = self.read(repository, tip.commit.clone()).await?;
-        let facts = self.facts(repository, &tip.branch, tracked, head, &read.reading).await?;
-        let (read, plan) = planned(read, None, facts).await;
+        let facts = self.facts(repository, &tip.branch, tracked, heads.1.as_ref(), &read.reading).await?;
+        let policies = self.policies(repository, Some(&tip.branch), heads).await;
+        let (read, plan) = planned(read, None, facts, policies).await;
         let queued = if tracked { self.queue(repository, tip, &read, &plan).await? } else { Vec::new() };
         let planned = Planned {
             repository: repository.clone(),
@@ -344,7 +301,14 @@ impl Engine {
         let keys = bundles.iter().map(|(path, _)| key(path)).collect();
         let last =
             self.store().last_inputs_of(keys).await?.into_iter().map(|(key, inputs)| (key.path, inputs)).collect();
-        Ok(Facts { kept, failed, served, last })
+        // Of one bundle alone nobody asks which of them is cheaper.
+        let many =
+            if bundles.len() > 1 { bundles.iter().map(|(path, _)| (*path).clone()).collect() } else { Vec::new() };
+        let durations = self.store().last_durations(repository, many).await?;
+        let open = self.store().open_builds().await?.into_iter();
+        let ours = open.filter(|build| build.key.repository == *repository && build.key.branch == *serving);
+        let active = ours.map(|build| build.key.path).collect();
+        Ok(Facts { kept, failed, served, last, durations, active })
     }
 
     async fn queue(

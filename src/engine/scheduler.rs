@@ -148,7 +148,9 @@ async fn start(engine: &Engine, builds: &mut JoinSet<()>, number: BuildNo) -> Re
     let span = info_span!("build", build = number.0);
     builds.spawn(
         async move {
+            let key = record.order.key.clone();
             let ended = runner::run(&engine, record, place.cancel.clone()).await;
+            engine.look_again(&key).await;
             give_back(place, ended).await;
         }
         .instrument(span),

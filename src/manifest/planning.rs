@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::reading::{Buildable, Reading};
 use crate::domain::path::RepoPath;
+use crate::domain::pipeline::SharedChange;
 use crate::domain::plan::{Candidate, Facts, Kept, ServedPrints, StageNeed};
 
 impl Reading {
@@ -11,7 +12,9 @@ impl Reading {
     pub fn candidates(&self) -> Vec<Candidate<'_>> {
         let bundles = self.bundles.iter().map(|bundle| match &bundle.verdict {
             Ok(buildable) => buildable.candidate(&bundle.path),
-            Err(unbuildable) => Candidate { bundle: &bundle.path, stages: Err(&unbuildable.reason) },
+            Err(unbuildable) => {
+                Candidate { bundle: &bundle.path, policy: SharedChange::default(), stages: Err(&unbuildable.reason) }
+            }
         });
         bundles.collect()
     }
@@ -41,6 +44,6 @@ impl Buildable {
             own_digest: stage.own_digest,
             own: &stage.own,
         });
-        Candidate { bundle, stages: Ok(needs.collect()) }
+        Candidate { bundle, policy: self.pipeline.on_shared_change, stages: Ok(needs.collect()) }
     }
 }

@@ -1,6 +1,6 @@
 //! What is known of each bundle: what serves it, its last builds, how long its stages take.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use rusqlite::{OptionalExtension as _, Transaction};
 
@@ -109,6 +109,35 @@ impl Store {
             Ok(durations)
         };
         self.db().read("read how long stages take", work).await
+    }
+}
+
+impl Store {
+    /// How long the stages of bundles took when each was run last, together, in milliseconds; bundles without a time are
+    /// left out.
+    ///
+    /// # Errors
+    /// When the database can't be read.
+    pub async fn last_durations(
+        &self,
+        repository: &RepoName,
+        bundles: Vec<RepoPath>,
+    ) -> Result<HashMap<RepoPath, u64>, StoreError> {
+        let repository = repository.clone();
+        let work = move |tx: &Transaction<'_>| {
+            let mut durations = HashMap::new();
+            for bundle in bundles {
+                let mut times = Vec::new();
+                for stage in Stage::ALL {
+                    times.extend(stage_time(last_times(tx, &repository, &bundle, stage)?).map(|time| time.last));
+                }
+                if !times.is_empty() {
+                    durations.insert(bundle, times.iter().sum());
+                }
+            }
+            Ok(durations)
+        };
+        self.db().read("read how long bundles took", work).await
     }
 }
 

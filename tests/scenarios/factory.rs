@@ -327,7 +327,7 @@ impl Factory {
                     record.build.state == BuildState::Queued
                         && engine.wait_reason(record.order.number).contains("which is not published")
                 };
-                if unfinished.iter().all(stuck) {
+                if unfinished.iter().all(stuck) && !engine.is_busy() {
                     return Ok(true);
                 }
                 let waited = async {

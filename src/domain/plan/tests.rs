@@ -34,7 +34,7 @@ impl Made {
             own_digest: own.digest(),
             own,
         });
-        Candidate { bundle: &self.path, stages: Ok(stages.collect()) }
+        Candidate { bundle: &self.path, policy: SharedChange::default(), stages: Ok(stages.collect()) }
     }
 
     fn prints(&self) -> Vec<(Stage, Fingerprint)> {
