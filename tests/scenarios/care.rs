@@ -115,3 +115,39 @@ fn a_disk_grows_old_where_the_pipeline_says_so() {
     assert!(factory.ended(2).starts_with("passed: boot hit, provision passed, test passed"), "{}", factory.ended(2));
     assert_ne!(factory.served_id("images/web"), before, "the new disk was tested, so it is served");
 }
+
+#[test]
+fn verification_reads_the_images_and_misses_the_disks_that_are_gone() {
+    let mut factory = Factory::new();
+    factory.push();
+    factory.settle();
+    assert_eq!(factory.verify(), Vec::<String>::new());
+    let id = factory.served_id("images/web");
+    let image = factory.image(&id).image;
+    let disk = image.copies[0].disk.clone();
+    let set = |content: &str| {
+        let mut state = factory.world.state();
+        std::mem::replace(&mut state.disks.get_mut(&disk).expect("kept").content, content.to_owned())
+    };
+    let right = set("one bit is other");
+    let problems = factory.verify();
+    assert_eq!(problems.len(), 1, "{problems:#?}");
+    let name = format!("the image {} ({id}) has other bytes in {disk}: they sum to sha256:", image.name);
+    assert!(problems[0].starts_with(&name) && problems[0].ends_with("was published"), "{problems:#?}");
+    set(&right);
+
+    let lost = factory.world.state().disks.remove(&disk).expect("kept");
+    let problems = factory.verify();
+    let wanted = format!("the image {} ({id}) has lost its file {disk}, or the file's head is broken", image.name);
+    assert_eq!(problems, [wanted]);
+    factory.world.state().disks.insert(disk, lost);
+
+    factory.lose_all_but(&[Kind::Base, Kind::Image]);
+    let problems = factory.verify();
+    assert_eq!(problems.len(), 1, "{problems:#?}");
+    assert!(problems[0].starts_with("the disk sealed-1-") && problems[0].contains("kept from provision of #1"));
+
+    // None of it stops anything: what is lost is made again.
+    factory.deliver(&[("images/web/files/motd", "Hello.\n")]);
+    assert!(factory.ended(2).starts_with("passed:"), "{}", factory.ended(2));
+}
