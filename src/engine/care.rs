@@ -85,10 +85,10 @@ impl Engine {
             builds: unfinished.iter().map(|record| record.order.number).collect::<BTreeSet<BuildNo>>(),
             ..Needed::default()
         };
-        for record in unfinished {
-            let inputs = self.store().inputs(record.order.number).await?;
-            needed.fingerprints.extend(inputs.into_iter().map(|(_, declared, _)| declared));
-        }
+        let awaited = self.store().declared_unfinished().await?.into_values().flatten();
+        needed.awaited.extend(awaited.map(|(_, declared)| declared));
+        // Known also before the first plan, which says what is wanted.
+        needed.fingerprints.extend(self.store().all_served_prints().await?);
         for wanted in unpoisoned(&self.shared.wanted).values().flat_map(|wanted| wanted.values()) {
             needed.fingerprints.extend(wanted.prints().map(|(_, declared)| declared));
         }

@@ -71,6 +71,25 @@ fn a_revert_to_an_image_that_is_gone_builds_it_again() {
 }
 
 #[test]
+fn an_image_that_a_waiting_revert_will_serve_is_not_collected() {
+    let (mut factory, images) = five();
+    factory.collect();
+    factory.world.days_pass(2);
+    let slots = std::mem::replace(&mut factory.policy.slots, 0);
+    factory.restart();
+    factory.commit(&[("images/web/files/motd", "Greeting 1.\n")]);
+    factory.push();
+    let collected = factory.collect();
+    assert_eq!(collected.deprecated.len(), 0);
+    assert_eq!(factory.images().len(), 3, "the two newest, and the one that is waited for");
+    factory.policy.slots = slots;
+    factory.restart();
+    factory.settle();
+    assert!(factory.ended(6).starts_with("passed:"), "{}", factory.ended(6));
+    assert_eq!(factory.served_id("images/web"), images[0]);
+}
+
+#[test]
 fn collecting_while_a_build_runs_harms_nothing() {
     for at in ["boot provision", "run echo cleaning", "seal ", "boot test", "publish "] {
         let mut factory = Factory::new();
