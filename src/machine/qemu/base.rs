@@ -211,7 +211,7 @@ fn open(path: &Path, largest: u64) -> Result<File, PortError> {
     let opened = OpenOptions::new().read(true).custom_flags(nonblocking).open(path);
     let file = opened.map_err(|error| {
         PortError::failed(format!("the base image {} can't be opened: {error}", path.display()))
-            .help("look at `boot.image`, and whether the daemon's user may read it")
+            .help("look at `boot.image`, or at [base] of the configuration, and whether the daemon's user may read it")
     })?;
     let found = file.metadata().map_err(|error| trouble("read", path, &error))?;
     if !found.is_file() {

@@ -119,7 +119,8 @@ impl Sandbox {
         }
         Err(PortError::refused(format!("no sandbox for programs of a repository: {why}")).help(
             "install bubblewrap (`apt-get install bubblewrap`), and let the service make user namespaces; or allow \
-             programs without a sandbox in the configuration, where every author is trusted with this host",
+             programs without a sandbox (sandbox.required = false in the configuration), where every author is trusted \
+             with this host",
         ))
     }
 
@@ -301,9 +302,8 @@ impl Sandbox {
         let used = running.memory();
         if used > memory {
             let message = format!("{what} used {} MiB of memory, and may use {} MiB", used >> 20, memory >> 20);
-            return Err(
-                PortError::failed(message).help("raise the sandbox's limit in the configuration if it is right")
-            );
+            return Err(PortError::failed(message)
+                .help("let it keep less in memory, or run in more steps: no host step has more"));
         }
         if let Ok(disk) = rustix::fs::statvfs(launch.scratch.path())
             && disk.f_bavail * disk.f_frsize < disk_free
