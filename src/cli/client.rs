@@ -50,10 +50,11 @@ impl Client {
     /// Gives every line of a streamed answer to a closure, as it comes.
     pub(super) async fn lines(
         &self,
+        method: Method,
         path: &str,
         mut each: impl FnMut(&[u8]) -> Result<(), Failure>,
     ) -> Result<(), Failure> {
-        let mut body = self.send(Method::GET, path, &()).await?.into_body();
+        let mut body = self.send(method, path, &()).await?.into_body();
         let mut partial = Vec::new();
         while let Some(frame) = body.frame().await {
             let frame = frame.map_err(|error| self.lost(&error))?;

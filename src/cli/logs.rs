@@ -1,6 +1,7 @@
 //! `factoryd logs`: a build's log, as it was or as it comes.
 
 use clap::Args;
+use hyper::Method;
 use indicatif::{ProgressBar, ProgressStyle};
 use std::io::IsTerminal as _;
 use std::time::Duration;
@@ -26,7 +27,7 @@ pub(super) async fn run(context: &Context, options: &Options) -> Result<(), Fail
         return follow(context, options.build.0, options.stage.as_deref()).await;
     }
     let path = format!("/v1/builds/{}/log{}", options.build.0, query(false, options.stage.as_deref()));
-    context.client.lines(&path, |line| print_line(context, line).map(|_| ())).await
+    context.client.lines(Method::GET, &path, |line| print_line(context, line).map(|_| ())).await
 }
 
 fn query(follow: bool, stage: Option<&str>) -> String {
@@ -41,7 +42,7 @@ pub(super) async fn follow(context: &Context, number: u64, stage: Option<&str>) 
     let path = format!("/v1/builds/{number}/log{}", query(true, stage));
     let result = context
         .client
-        .lines(&path, |line| {
+        .lines(Method::GET, &path, |line| {
             let ended = spinner.suspend(|| print_line(context, line))?;
             if ended.is_some() {
                 end = ended;

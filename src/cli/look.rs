@@ -3,13 +3,15 @@
 use std::fmt::Write as _;
 
 use clap::Args;
+use hyper::Method;
 
 use super::client::escape;
 use super::plan::short;
 use super::text::{self, Style, plural};
 use super::{Context, Failure};
 use crate::server::wire::{
-    BuildView, BuildsView, DeliveriesView, GcView, ShowView, StagePlanView, StageView, VerifyView, WhyView,
+    BuildView, BuildsView, DeliveriesView, GcView, ShowView, StagePlanView, StageView, VerifyProgress, VerifyView,
+    WhyView,
 };
 
 #[derive(Debug, Args)]
@@ -254,7 +256,23 @@ pub(super) async fn gc(context: &Context) -> Result<(), Failure> {
 }
 
 pub(super) async fn verify(context: &Context) -> Result<(), Failure> {
-    let answer: VerifyView = context.client.post("/v1/verify", &()).await?;
+    let (bar, mut answer) = (super::images::progress(context), None);
+    let not_understood =
+        |error: serde_json::Error| Failure::failed(format!("the daemon's verdict is not understood: {error}"));
+    let told = context.client.lines(Method::POST, "/v1/verify?progress=true", |line| {
+        if let Ok(VerifyProgress { bytes, of }) = serde_json::from_slice(line) {
+            bar.set_length(of.max(bytes));
+            bar.set_position(bytes);
+        } else {
+            answer = Some(serde_json::from_slice::<VerifyView>(line).map_err(not_understood)?);
+        }
+        Ok(())
+    });
+    let told = told.await;
+    bar.finish_and_clear();
+    told?;
+    let answer =
+        answer.ok_or_else(|| Failure::unreachable("the daemon broke off before it had looked at everything"))?;
     context.print(&answer, |verify, _| match verify.problems.as_slice() {
         [] => format!("The store is whole: {} looked at.\n", plural(verify.checked, "thing")),
         problems => {

@@ -70,8 +70,11 @@ pub struct KeptResult<R> {
 pub struct Needed {
     /// Builds that are queued or running.
     pub builds: BTreeSet<BuildNo>,
-    /// Declared fingerprints that something is served with, or that an unfinished build has.
+    /// Declared fingerprints that something is served with or is wanted with.
     pub fingerprints: BTreeSet<Fingerprint>,
+    /// Declared fingerprints of builds that are queued or running: what is kept under them, images too, may be used and
+    /// served again at any moment.
+    pub awaited: BTreeSet<Fingerprint>,
 }
 
 /// What is to be done.
@@ -97,7 +100,14 @@ pub fn decide<R: Clone>(
 ) -> Decision<R> {
     let too_old = |made: Moment| retention.age.is_some_and(|age| now.since(made) > age);
     let newest = newest_published(images, retention.keep);
-    let safe = |image: &KeptImage| image.served || image.pinned || needed.builds.contains(&image.build);
+    let awaited: BTreeSet<&ImageId> = results
+        .iter()
+        .filter(|result| needed.awaited.contains(&result.declared))
+        .filter_map(|result| result.image.as_ref())
+        .collect();
+    let safe = |image: &KeptImage| {
+        image.served || image.pinned || needed.builds.contains(&image.build) || awaited.contains(&image.id)
+    };
     let deprecate: Vec<ImageId> = images
         .iter()
         .filter(|image| image.state == ImageState::Published && !safe(image) && !newest.contains(&image.id))
@@ -115,6 +125,7 @@ pub fn decide<R: Clone>(
         // An image in the catalogue is kept or dropped as an image.
         let needed = needed.builds.contains(&result.build)
             || needed.fingerprints.contains(&result.declared)
+            || needed.awaited.contains(&result.declared)
             || result.image.is_some();
         let expired = result.expires.is_some_and(|expires| expires <= now);
         !needed && (expired || rank >= retention.keep || too_old(result.made))
@@ -251,7 +262,11 @@ mod tests {
         ];
         assert_eq!(run(&[], &results, &Needed::default()).drop, [1, 2]);
 
-        let needed = Needed { builds: BTreeSet::from([BuildNo(1)]), fingerprints: BTreeSet::from([print(2)]) };
+        let needed = Needed {
+            builds: BTreeSet::from([BuildNo(1)]),
+            fingerprints: BTreeSet::from([print(2)]),
+            ..Needed::default()
+        };
         assert!(run(&[], &results, &needed).drop.is_empty());
 
         results[3].expires = Some(Moment(1000));
@@ -265,6 +280,21 @@ mod tests {
         let decision = run(&[], &results, &Needed::default());
         assert_eq!(decision.drop, [1]);
         assert_eq!(decision.disks, ["old".into()]);
+    }
+
+    #[test]
+    fn an_image_that_a_waiting_build_will_serve_again_stays_as_it_is() {
+        let mut images: Vec<KeptImage> = (1..=4).map(|n| image(&n.to_string(), n)).collect();
+        images[0].state = ImageState::Deprecated;
+        let mut results = [sealed(1, 1, &[]), sealed(2, 2, &[])];
+        for (result, image) in results.iter_mut().zip(["1", "2"]) {
+            (result.stage, result.image) = (Stage::Snapshot, Some(image.into()));
+        }
+        let decision = run(&images, &results, &Needed::default());
+        assert_eq!((ids(&decision.remove), ids(&decision.deprecate)), (vec!["1"], vec!["2"]));
+        let needed = Needed { awaited: BTreeSet::from([print(1), print(2)]), ..Needed::default() };
+        let decision = run(&images, &results, &needed);
+        assert!(decision.remove.is_empty() && decision.deprecate.is_empty() && decision.drop.is_empty());
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Care: retention, garbage collection, verification. Rows go first, files after; what is needed is decided in
+//! Care: retention and garbage collection. Rows go first, files after; what is needed is decided in
 //! `domain::retention`, from what is served, pinned, published or under way.
 
 use std::collections::{BTreeSet, HashSet};
@@ -11,7 +11,7 @@ use super::{Engine, reaper, unpoisoned};
 use crate::domain::id::{BuildNo, DiskId};
 use crate::domain::image::ImageState;
 use crate::domain::retention::{Decision, KeptImage, KeptResult, Needed, Retention, decide};
-use crate::store::{BuildRecord, Payload, Report, ResultNo, StageResult, StoreError};
+use crate::store::{BuildRecord, Payload, ResultNo, StageResult, StoreError};
 
 /// What was deprecated, removed and freed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -85,10 +85,10 @@ impl Engine {
             builds: unfinished.iter().map(|record| record.order.number).collect::<BTreeSet<BuildNo>>(),
             ..Needed::default()
         };
-        for record in unfinished {
-            let inputs = self.store().inputs(record.order.number).await?;
-            needed.fingerprints.extend(inputs.into_iter().map(|(_, declared, _)| declared));
-        }
+        let awaited = self.store().declared_unfinished().await?.into_values().flatten();
+        needed.awaited.extend(awaited.map(|(_, declared)| declared));
+        // Known also before the first plan, which says what is wanted.
+        needed.fingerprints.extend(self.store().all_served_prints().await?);
         for wanted in unpoisoned(&self.shared.wanted).values().flat_map(|wanted| wanted.values()) {
             needed.fingerprints.extend(wanted.prints().map(|(_, declared)| declared));
         }
@@ -114,14 +114,6 @@ impl Engine {
         // While anything runs, bases stay: a build may be about to boot from one.
         let unfinished = self.store().unfinished().await?;
         Ok(!unfinished.is_empty() && disk.as_str().starts_with("base-"))
-    }
-
-    /// Looks whether everything that is remembered is whole.
-    ///
-    /// # Errors
-    /// When the database can't be read at all.
-    pub async fn verify(&self) -> Result<Report, StoreError> {
-        self.store().verify().await
     }
 }
 

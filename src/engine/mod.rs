@@ -6,7 +6,7 @@
 //! - [`scheduler`] decides which queued build starts, and why the others wait;
 //! - `runner` takes one build through its stages, journalling each intent before and each result after it;
 //! - [`reaper`] clears away what a process left that died, and sends its builds on;
-//! - [`care`] is garbage collection, retention and verification.
+//! - [`care`] is retention and garbage collection, [`verify`] looks whether all is whole.
 
 pub mod care;
 pub mod diagnose;
@@ -25,6 +25,7 @@ mod requests;
 mod runner;
 pub mod scheduler;
 mod stages;
+pub mod verify;
 pub mod views;
 
 use std::collections::{BTreeMap, HashMap};
@@ -50,7 +51,8 @@ pub use self::requests::{BuildRequest, RequestError};
 /// What the engine remembers, as those may see it who hold its handle: rows, and how they are asked for.
 pub mod memory {
     pub use crate::store::{
-        Artifact, BuildFilter, BuildRecord, Delivery, ImageRecord, LogLine, LogPage, OpenBuild, StoreError, TestCase,
+        Artifact, BuildFilter, BuildRecord, Delivery, ImageRecord, LogLine, LogPage, OpenBuild, Report, StoreError,
+        TestCase,
     };
 }
 

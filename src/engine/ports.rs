@@ -138,7 +138,7 @@ pub type Lines = Arc<dyn LineSink>;
 /// What a base image is made from, after names and aliases are resolved.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum BaseSource {
-    /// A file of the host, already found to lie below an allowed directory.
+    /// A file of the host: the configuration's own, or already found to lie below an allowed directory.
     File {
         /// The file.
         path: PathBuf,

@@ -74,11 +74,9 @@ pub(super) struct Run {
 pub(super) struct Done {
     pub(super) resolved: Fingerprint,
     pub(super) payload: Payload,
-    /// The result that was kept under another fingerprint, where what it stands for was put right in place: it moves.
+    /// The result that was kept under another fingerprint, where what it stands for was put right in place: it has moved.
     pub(super) moved: Option<StageResult>,
     pub(super) expires: Option<Moment>,
-    /// Rows to be written in the same transaction as the end of the stage.
-    pub(super) records: Vec<Record>,
 }
 
 /// Runs a build to its end. Every outcome is journalled.
@@ -164,12 +162,10 @@ impl Run {
 
     /// Writes a stage's result and its end in one transaction.
     async fn keep(&mut self, need: &StageInputs, done: Done) -> Result<(), Stop> {
-        let mut records = done.records;
+        let event = Event::StageFinished { stage: need.stage, end: StageEnd::Passed };
         if let Some(moved) = done.moved {
-            records.push(Record::MoveResult { stage: need.stage, from: moved.declared, to: need.declared });
-            self.results.insert(need.stage, StageResult { declared: need.declared, ..moved });
-            let event = Event::StageFinished { stage: need.stage, end: StageEnd::Passed };
-            return Ok(self.journal(event, records).await?);
+            self.results.insert(need.stage, moved);
+            return Ok(self.journal(event, Vec::new()).await?);
         }
         let result = StageResult {
             number: None,
@@ -184,10 +180,8 @@ impl Run {
             expires: done.expires,
             payload: done.payload,
         };
-        records.push(Record::Result(result.clone()));
-        self.results.insert(need.stage, result);
-        let event = Event::StageFinished { stage: need.stage, end: StageEnd::Passed };
-        Ok(self.journal(event, records).await?)
+        self.results.insert(need.stage, result.clone());
+        Ok(self.journal(event, vec![Record::Result(result)]).await?)
     }
 
     /// A kept result that serves for this stage, unless somebody asked for the stage to be done.
@@ -236,7 +230,7 @@ impl Run {
         Ok(resolved)
     }
 
-    fn need(&self, stage: Stage) -> Option<&StageInputs> {
+    pub(super) fn need(&self, stage: Stage) -> Option<&StageInputs> {
         self.buildable.stages.iter().find(|need| need.stage == stage)
     }
 

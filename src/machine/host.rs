@@ -89,7 +89,7 @@ impl SandboxedHost {
             bare: walls.are_missing(),
         };
         let launch = Launch { build: job.build, scratch, network: job.network, order };
-        let exit = self.sandbox.run(launch, lines.as_ref(), wait).await?;
+        let exit = self.sandbox.run(launch, lines, wait).await?;
         drop(relay);
         let Collected { files, refused } = keep(scratch, job).await?;
         Ok(HostEnd { exit, collected: files, refused })

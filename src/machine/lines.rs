@@ -3,10 +3,31 @@
 use std::collections::VecDeque;
 use std::sync::Mutex;
 
-use crate::engine::ports::LineSink;
+use tokio::io::{AsyncRead, AsyncReadExt};
+
+use crate::blocking;
+use crate::engine::ports::{LineSink, Lines};
 
 /// The longest line that is handed on in one piece, in bytes.
 pub const LONGEST: usize = 64 * 1024;
+
+/// Bytes of a stream that are read, and handed on, at once.
+const PIECE: usize = 16 * 1024;
+
+/// Hands on the lines of a stream until its end. Sinks write to files, and a disk that is busy may hold them up: that is
+/// done where threads may block, and what the program writes waits in its pipe meanwhile.
+pub async fn pump(mut stream: impl AsyncRead + Unpin, lines: Lines) {
+    let (mut splitter, mut buffer) = (LineSplitter::default(), vec![0; PIECE]);
+    while let Ok(read @ 1..) = stream.read(&mut buffer).await {
+        let sink = lines.clone();
+        let feed = move || {
+            splitter.feed(&buffer[..read], &*sink);
+            (splitter, buffer)
+        };
+        (splitter, buffer) = blocking::run(feed).await;
+    }
+    blocking::run(move || splitter.finish(&*lines)).await;
+}
 
 /// Cuts a stream of bytes into lines. It holds one unfinished line of at most [`LONGEST`] bytes, whatever comes.
 #[derive(Debug, Default)]
@@ -127,6 +148,27 @@ mod tests {
         }
         splitter.finish(&kept);
         assert_eq!(*kept.0.lock().expect("no panic"), [&b"one"[..], b"two", b"", b"three"]);
+    }
+
+    /// Remembers the lines, and the threads that brought them.
+    #[derive(Default)]
+    struct Threads(Kept, Mutex<Vec<std::thread::ThreadId>>);
+
+    impl LineSink for Threads {
+        fn line(&self, line: &[u8]) {
+            self.0.line(line);
+            self.1.lock().expect("no panic").push(std::thread::current().id());
+        }
+    }
+
+    #[tokio::test]
+    async fn sinks_hold_up_no_thread_that_others_run_on() {
+        let threads = std::sync::Arc::new(Threads::default());
+        let text = "line\n".repeat(2 * PIECE) + "last";
+        pump(text.as_bytes(), threads.clone()).await;
+        assert_eq!(threads.0.0.lock().expect("no panic").join(&b'\n'), text.as_bytes());
+        // All else of this test runs on this one thread.
+        assert!(!threads.1.lock().expect("no panic").contains(&std::thread::current().id()));
     }
 
     #[test]

@@ -12,12 +12,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process_group};
-use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::net::unix::pipe;
 use tokio::process::{Child, Command};
 use tokio::task::JoinHandle;
 
-use super::lines::{Both, LastLines, LineSplitter};
+use super::lines::{Both, LastLines, pump};
 use crate::domain::id::BuildNo;
 use crate::engine::ports::{Exit, LineSink, Lines, PortError, Wait};
 
@@ -304,15 +303,6 @@ impl LineSink for Collected {
             bytes.push(b'\n');
         }
     }
-}
-
-async fn pump(mut stream: impl AsyncRead + Unpin, lines: Lines) {
-    let mut splitter = LineSplitter::default();
-    let mut buffer = vec![0; 16 * 1024];
-    while let Ok(read @ 1..) = stream.read(&mut buffer).await {
-        splitter.feed(&buffer[..read], &*lines);
-    }
-    splitter.finish(&*lines);
 }
 
 fn inherited() -> impl Iterator<Item = (&'static str, OsString)> {

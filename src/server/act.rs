@@ -1,16 +1,27 @@
 //! Requests that change something.
 
+use std::time::Duration;
+
 use axum::Json;
-use axum::extract::{ConnectInfo, Path, State};
+use axum::extract::{ConnectInfo, Path, Query, State};
+use axum::response::{IntoResponse as _, Response};
+use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
 
 use super::answer::{No, repository};
+use super::files::{Pieces, pipe};
 use super::look::{build_view, find_image, image_view};
-use super::wire::{BuildOrder, BuildView, GcView, ImageView, RetryOrder, VerifyView};
+use super::wire::{BuildOrder, BuildView, GcView, ImageView, RetryOrder, VerifyProgress, VerifyView};
 use super::{Caller, Served};
 use crate::domain::id::BuildNo;
 use crate::domain::image::ImageState;
 use crate::domain::pipeline::Stage;
-use crate::engine::BuildRequest;
+use crate::engine::memory::Report;
+use crate::engine::verify::Looked;
+use crate::engine::{BuildRequest, Engine};
+
+/// How often it is said how far a verification has come.
+const TELL_EVERY: Duration = Duration::from_millis(200);
 
 pub(super) async fn build(
     State(served): State<Served>,
@@ -79,9 +90,56 @@ pub(super) async fn gc(State(served): State<Served>) -> Result<Json<GcView>, No>
     Ok(Json(GcView { deprecated: done.deprecated, disks: done.disks, blobs: done.blobs, freed: done.freed }))
 }
 
-pub(super) async fn verify(State(served): State<Served>) -> Result<Json<VerifyView>, No> {
-    let report = served.engine.verify().await?;
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct VerifyQuery {
+    /// Whether to say how far it has come, one JSON object a line; the last line is the answer.
+    #[serde(default)]
+    progress: bool,
+}
+
+pub(super) async fn verify(State(served): State<Served>, Query(query): Query<VerifyQuery>) -> Result<Response, No> {
+    let engine = served.engine;
+    if !query.progress {
+        let report = engine.verify(&watch::Sender::default()).await?;
+        return Ok(Json(verified(report)).into_response());
+    }
+    let (pieces, body) = pipe();
+    tokio::spawn(async move { tell_verify(&engine, &pieces).await });
+    Ok(Response::new(body))
+}
+
+fn verified(report: Report) -> VerifyView {
     let problems = report.problems.into_iter().map(|problem| format!("{}; {}", problem.what, problem.help)).collect();
-    let checked = usize::try_from(report.builds + report.blobs).unwrap_or(usize::MAX);
-    Ok(Json(VerifyView { checked, problems }))
+    let checked = usize::try_from(report.builds + report.blobs + report.disks).unwrap_or(usize::MAX);
+    VerifyView { checked, problems }
+}
+
+/// Verifies until the reader goes away.
+async fn tell_verify(engine: &Engine, pieces: &Pieces) {
+    let (progress, looked) = watch::channel(Looked::default());
+    let mut often = tokio::time::interval(TELL_EVERY);
+    let mut verifying = std::pin::pin!(engine.verify(&progress));
+    let piece = loop {
+        tokio::select! {
+            report = &mut verifying => break match report {
+                Ok(report) => Ok(line(&verified(report))),
+                // Anybody sees that the stream broke off.
+                Err(error) => Err(std::io::Error::other(error.to_string())),
+            },
+            () = pieces.closed() => return,
+            _ = often.tick() => {
+                let Looked { bytes, of } = *looked.borrow();
+                // Who reads slowly misses some of them.
+                drop(pieces.try_send(Ok(line(&VerifyProgress { bytes, of }))));
+            }
+        }
+    };
+    drop(pieces.send(piece).await);
+}
+
+fn line(value: &impl Serialize) -> Vec<u8> {
+    let mut line = serde_json::to_vec(value).unwrap_or_default();
+    line.push(b'\n');
+    line
 }

@@ -36,7 +36,7 @@ pub(super) struct LogQuery {
     from: Option<u64>,
 }
 
-type Pieces = mpsc::Sender<Result<Vec<u8>, std::io::Error>>;
+pub(super) type Pieces = mpsc::Sender<Result<Vec<u8>, std::io::Error>>;
 
 /// One JSON object a line; a log that is followed ends with `{"end": BUILD}`.
 pub(super) async fn log(
@@ -67,7 +67,8 @@ pub(super) async fn log(
     Ok(Response::new(body))
 }
 
-fn pipe() -> (Pieces, Body) {
+/// A body that is written piece by piece.
+pub(super) fn pipe() -> (Pieces, Body) {
     let (sender, receiver) = mpsc::channel(PIECES);
     let stream = stream::unfold(receiver, |mut receiver| async { Some((receiver.recv().await?, receiver)) });
     (sender, Body::from_stream(stream))

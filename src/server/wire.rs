@@ -654,6 +654,15 @@ pub struct GcView {
     pub freed: u64,
 }
 
+/// How far a verification has come, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VerifyProgress {
+    /// What was read.
+    pub bytes: u64,
+    /// What there is to read.
+    pub of: u64,
+}
+
 /// What verification found.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VerifyView {

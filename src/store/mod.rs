@@ -208,7 +208,7 @@ impl Store {
 
 /// A write failed halfway in an earlier life: look at everything before writing again.
 fn verify_before_writing(db: &Db, blobs: &Blobs, health: &Health, reason: &str) -> Result<Report, StoreError> {
-    let report = verify::run(&db.reader()?, blobs)?;
+    let report = verify::run(&db.reader()?, blobs, &|_| {})?;
     match report.problems.iter().find(|problem| problem.stops_writing) {
         Some(problem) => health.stay_broken(format!("after \"{reason}\", verify found: {}", problem.what)),
         None => health.unmark()?,

@@ -99,6 +99,22 @@ impl Store {
         Ok(prints)
     }
 
+    /// Every declared fingerprint that anything is served with.
+    ///
+    /// # Errors
+    /// When the database can't be read.
+    pub async fn all_served_prints(&self) -> Result<Vec<Fingerprint>, StoreError> {
+        let work = |tx: &Transaction<'_>| {
+            let mut statement = tx.prepare_cached("SELECT stages FROM served")?;
+            let mut prints = Vec::new();
+            for stages in statement.query_map([], |row| row.get::<_, Json<Vec<(Word<Stage>, Word<Fingerprint>)>>>(0))? {
+                prints.extend(stages?.0.into_iter().map(|(_, print)| print.0));
+            }
+            Ok(prints)
+        };
+        self.db().read("read what everything is served with", work).await
+    }
+
     /// Nothing serves these bundles any more: they are gone from their branch, or the branch is.
     ///
     /// # Errors

@@ -27,6 +27,8 @@ pub struct Report {
     pub blobs: u64,
     /// Their bytes.
     pub bytes: u64,
+    /// How many disks of drivers were looked at; they are not the store's, and the engine asks for them.
+    pub disks: u64,
     /// What is wrong; empty where all is well.
     pub problems: Vec<Problem>,
 }
@@ -52,17 +54,34 @@ impl Store {
     /// # Errors
     /// When something can't be read at all. What is read and wrong is in the report.
     pub async fn verify(&self) -> Result<Report, StoreError> {
+        self.verify_telling(|_| {}).await
+    }
+
+    /// [`Store::verify`], which tells the bytes of each blob that it has read.
+    ///
+    /// # Errors
+    /// As [`Store::verify`].
+    pub async fn verify_telling(&self, tell: impl Fn(u64) + Send + 'static) -> Result<Report, StoreError> {
         let (connection, blobs) = (self.db().reader()?, self.blobs().clone());
-        crate::blocking::run(move || run(&connection, &blobs)).await
+        crate::blocking::run(move || run(&connection, &blobs, &tell)).await
+    }
+
+    /// The bytes of all blobs.
+    ///
+    /// # Errors
+    /// When a directory can't be read.
+    pub async fn stored_bytes(&self) -> Result<u64, StoreError> {
+        let blobs = self.blobs().clone();
+        crate::blocking::run(move || Ok(blobs.list()?.blobs.iter().map(|(_, size)| size).sum())).await
     }
 }
 
 /// Rows are read in one transaction, and blobs after it: what is stored meanwhile is looked at too, and what garbage
 /// collection takes meanwhile had no row.
-pub(super) fn run(connection: &Connection, blobs: &Blobs) -> Result<Report, StoreError> {
+pub(super) fn run(connection: &Connection, blobs: &Blobs, tell: &dyn Fn(u64)) -> Result<Report, StoreError> {
     let mut report = Report::default();
     let expected = rows(connection, &mut report).map_err(|fault| fault.during("verify"))?;
-    files(blobs, expected, &mut report)?;
+    files(blobs, expected, &mut report, tell)?;
     Ok(report)
 }
 
@@ -244,7 +263,12 @@ fn bundles(connection: &Connection, report: &mut Report) -> Result<(), Fault> {
     Ok(())
 }
 
-fn files(blobs: &Blobs, expected: Vec<(Digest, u64)>, report: &mut Report) -> Result<(), StoreError> {
+fn files(
+    blobs: &Blobs,
+    expected: Vec<(Digest, u64)>,
+    report: &mut Report,
+    tell: &dyn Fn(u64),
+) -> Result<(), StoreError> {
     for (sha256, size) in expected.into_iter().collect::<BTreeSet<_>>() {
         match blobs.size(sha256) {
             None => report.file(format!("the blob {sha256} is missing"), REBUILD),
@@ -263,6 +287,7 @@ fn files(blobs: &Blobs, expected: Vec<(Digest, u64)>, report: &mut Report) -> Re
             Ok(_) | Err(StoreError::NoSuch { .. }) => {}
             Err(error) => report.file(error.to_string(), REBUILD),
         }
+        tell(size);
     }
     for stranger in listed.strangers {
         let what = format!("{} is no blob, and factoryd did not make it", stranger.display());

@@ -71,6 +71,25 @@ fn a_revert_to_an_image_that_is_gone_builds_it_again() {
 }
 
 #[test]
+fn an_image_that_a_waiting_revert_will_serve_is_not_collected() {
+    let (mut factory, images) = five();
+    factory.collect();
+    factory.world.days_pass(2);
+    let slots = std::mem::replace(&mut factory.policy.slots, 0);
+    factory.restart();
+    factory.commit(&[("images/web/files/motd", "Greeting 1.\n")]);
+    factory.push();
+    let collected = factory.collect();
+    assert_eq!(collected.deprecated.len(), 0);
+    assert_eq!(factory.images().len(), 3, "the two newest, and the one that is waited for");
+    factory.policy.slots = slots;
+    factory.restart();
+    factory.settle();
+    assert!(factory.ended(6).starts_with("passed:"), "{}", factory.ended(6));
+    assert_eq!(factory.served_id("images/web"), images[0]);
+}
+
+#[test]
 fn collecting_while_a_build_runs_harms_nothing() {
     for at in ["boot provision", "run echo cleaning", "seal ", "boot test", "publish "] {
         let mut factory = Factory::new();
@@ -114,4 +133,40 @@ fn a_disk_grows_old_where_the_pipeline_says_so() {
     assert_eq!(factory.said("images/web"), "build: boot hit, provision miss, test changed, snapshot miss, render miss");
     assert!(factory.ended(2).starts_with("passed: boot hit, provision passed, test passed"), "{}", factory.ended(2));
     assert_ne!(factory.served_id("images/web"), before, "the new disk was tested, so it is served");
+}
+
+#[test]
+fn verification_reads_the_images_and_misses_the_disks_that_are_gone() {
+    let mut factory = Factory::new();
+    factory.push();
+    factory.settle();
+    assert_eq!(factory.verify(), Vec::<String>::new());
+    let id = factory.served_id("images/web");
+    let image = factory.image(&id).image;
+    let disk = image.copies[0].disk.clone();
+    let set = |content: &str| {
+        let mut state = factory.world.state();
+        std::mem::replace(&mut state.disks.get_mut(&disk).expect("kept").content, content.to_owned())
+    };
+    let right = set("one bit is other");
+    let problems = factory.verify();
+    assert_eq!(problems.len(), 1, "{problems:#?}");
+    let name = format!("the image {} ({id}) has other bytes in {disk}: they sum to sha256:", image.name);
+    assert!(problems[0].starts_with(&name) && problems[0].ends_with("was published"), "{problems:#?}");
+    set(&right);
+
+    let lost = factory.world.state().disks.remove(&disk).expect("kept");
+    let problems = factory.verify();
+    let wanted = format!("the image {} ({id}) has lost its file {disk}, or the file's head is broken", image.name);
+    assert_eq!(problems, [wanted]);
+    factory.world.state().disks.insert(disk, lost);
+
+    factory.lose_all_but(&[Kind::Base, Kind::Image]);
+    let problems = factory.verify();
+    assert_eq!(problems.len(), 1, "{problems:#?}");
+    assert!(problems[0].starts_with("the disk sealed-1-") && problems[0].contains("kept from provision of #1"));
+
+    // None of it stops anything: what is lost is made again.
+    factory.deliver(&[("images/web/files/motd", "Hello.\n")]);
+    assert!(factory.ended(2).starts_with("passed:"), "{}", factory.ended(2));
 }

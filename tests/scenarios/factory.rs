@@ -13,6 +13,7 @@ use factoryd::engine::care::Collected;
 use factoryd::engine::planner::Planned;
 use factoryd::engine::policy::{MachineLimits, Policy, RepositoryPolicy};
 use factoryd::engine::ports::Secret;
+use factoryd::engine::verify::Looked;
 use factoryd::engine::{BuildRequest, Engine, Parts, RequestError, reaper, scheduler};
 use factoryd::source::mirror::{self, Receiving};
 use factoryd::source::repositories::GitRepositories;
@@ -504,6 +505,16 @@ impl Factory {
         Some(self.try_run(async move { engine.collect().await })?.expect("collected"))
     }
 
+    /// What verification finds wrong.
+    pub(crate) fn verify(&self) -> Vec<String> {
+        let progress = tokio::sync::watch::Sender::new(Looked::default());
+        let (report, looked) = self.run(|engine| async move { (engine.verify(&progress).await, *progress.borrow()) });
+        let report = report.expect("a report");
+        assert!(looked.bytes > 0 && report.disks > 0 || self.images().is_empty(), "{looked:?} {report:?}");
+        assert!(!report.problems.iter().any(|problem| problem.stops_writing), "{report:?}");
+        report.problems.into_iter().map(|problem| problem.what).collect()
+    }
+
     /// What must hold whenever nothing runs.
     fn check(&self) {
         {
@@ -520,8 +531,8 @@ impl Factory {
         let unexpected: Vec<&String> =
             errors.iter().filter(|line| !self.expected_errors.iter().any(|known| line.contains(known))).collect();
         assert!(unexpected.is_empty(), "logged at error level: {unexpected:#?}");
-        let report = self.run(|engine| async move { engine.verify().await }).expect("a report");
-        assert_eq!(report.problems, Vec::new());
+        let problems = self.verify();
+        assert!(problems.is_empty() || self.loses_disks, "{problems:#?}");
         let builds = self.builds();
         let numbers: BTreeSet<BuildNo> = builds.iter().map(|record| record.order.number).collect();
         assert_eq!(numbers.len(), builds.len(), "numbers are unique");

@@ -1,5 +1,6 @@
 //! What fails, is cancelled or takes too long: said once, cleaned up, and not done again by itself.
 
+use factoryd::domain::pipeline::{BaseImage, DiskFormat};
 use factoryd::engine::ports::PortError;
 use factoryd::engine::views::Which;
 
@@ -259,6 +260,23 @@ fn a_base_image_that_nobody_knows_is_said() {
     factory.edit("images/web/build-vars.yml", "img_base: debian", "img_base: beos");
     factory.deliver(&[]);
     assert_eq!(factory.failure(1).message, "no image, bundle or alias is called `beos`");
+}
+
+#[test]
+fn a_file_that_the_configuration_names_needs_no_leave_and_one_that_the_pipeline_names_does() {
+    let mut factory = Factory::new();
+    let local = BaseImage::Path { path: "/srv/images/debian.qcow2".to_owned(), format: DiskFormat::Qcow2 };
+    factory.policy.aliases.push(("local".to_owned(), local));
+    factory.restart();
+    factory.edit("images/web/build-vars.yml", "img_base: debian", "img_base: local");
+    factory.deliver(&[]);
+    assert!(factory.ended(1).starts_with("passed:"), "{}", factory.ended(1));
+    let (named, direct) =
+        ("image: \"{{ bundle.img_base }}\"", "image: { path: /srv/images/debian.qcow2, format: qcow2 }");
+    factory.edit("pipelines/images.yml", named, direct);
+    factory.deliver(&[]);
+    assert!(factory.failure(2).message.contains("is not below a directory that the configuration allows"));
+    assert!(factory.failure(2).help.contains("base_directories"));
 }
 
 #[test]

@@ -90,7 +90,7 @@ impl Driver for FakeDriver {
                 other => {
                     let bits = Digest::of(source_name(other).as_bytes());
                     let disk = DiskId::new(format!("base-{}", &bits.hex()[..16]));
-                    let made = Disk { kind: Kind::Base, bits, backing: Vec::new(), label: None };
+                    let made = Disk::new(Kind::Base, source_name(other), Vec::new());
                     state.disks.entry(disk.clone()).or_insert(made);
                     Base { disk, sha256: bits, virtual_size: GIB }
                 }
@@ -127,11 +127,13 @@ impl Driver for FakeDriver {
             if state.disks.contains_key(keep) {
                 return Err(state.offence(format!("an image is kept as {keep}, which is there already")));
             }
-            let Some(bits) = state.disks.get(disk).map(|disk| disk.bits) else {
+            let Some(content) = state.disks.get(disk).map(|disk| disk.content.clone()) else {
                 return Err(state.offence(format!("{disk} is published, and not there")));
             };
             let label = Some((order.name.clone(), order.properties.clone()));
-            state.disks.insert(keep.clone(), Disk { kind: Kind::Image, bits, backing: Vec::new(), label });
+            let image = Disk { label, ..Disk::new(Kind::Image, content, Vec::new()) };
+            let bits = image.bits;
+            state.disks.insert(keep.clone(), image);
             bits
         };
         act.end();
@@ -171,9 +173,9 @@ impl Driver for FakeDriver {
     }
 
     async fn read(&self, disk: &DiskId) -> Result<Box<dyn AsyncRead + Send + Unpin>, PortError> {
-        let bits = self.reach.world.state().disks.get(disk).map(|disk| disk.bits.to_string());
-        let bits = bits.ok_or_else(|| PortError::failed(format!("there is no disk {disk}")))?;
-        Ok(Box::new(Cursor::new(bits.into_bytes())))
+        let content = self.reach.world.state().disks.get(disk).map(|disk| disk.content.clone());
+        let content = content.ok_or_else(|| PortError::failed(format!("there is no disk {disk}")))?;
+        Ok(Box::new(Cursor::new(content.into_bytes())))
     }
 
     async fn remove(&self, disk: &DiskId) -> Result<(), PortError> {
@@ -278,10 +280,10 @@ impl Machine for FakeMachine {
             let Some(below) = state.disks.get(&vm.disk).map(|disk| disk.bits) else {
                 return Err(state.offence(format!("{keep} is sealed on {}, which is gone", vm.disk)));
             };
-            let bits = Digest::of(format!("{below}\n{}", vm.done.join("\n")).as_bytes());
+            let content = format!("{below}\n{}", vm.done.join("\n"));
             let backing = vec![vm.disk];
             state.machines.remove(&self.guest.number);
-            let disk = Disk { kind: Kind::Sealed, bits, backing: backing.clone(), label: None };
+            let disk = Disk::new(Kind::Sealed, content, backing.clone());
             state.disks.insert(keep.clone(), disk);
             backing
         };

@@ -226,3 +226,32 @@ fn queued_builds_survive_and_a_deleted_bundle_s_does_not() {
     assert!(ended[0].starts_with("passed") && ended[1].starts_with("passed"), "{ended:?}");
     assert!(ended[2].starts_with("superseded"), "{ended:?}");
 }
+
+#[test]
+fn a_build_that_died_when_it_had_published_names_an_image_that_is_there() {
+    for tick in 1..MOST_TICKS {
+        let mut factory = Factory::new();
+        factory.expected_errors = vec!["panicked"];
+        factory.kill();
+        factory.clone.push();
+        factory.start_until(Some(tick));
+        if !factory.is_dead() {
+            factory.settle_or_die();
+        }
+        let served = factory.left(1).last().is_some_and(|event| event == "served");
+        if !served {
+            continue;
+        }
+        // It has no chance to publish again: something newer is wanted when the daemon is back.
+        factory.commit(&[("images/web/files/motd", "Newer.\n")]);
+        factory.clone.push();
+        factory.start();
+        factory.settle();
+        assert!(factory.ended(1).starts_with("superseded:"), "{}", factory.ended(1));
+        let image = factory.build(1).build.image.expect("it had published");
+        assert_eq!(factory.image(image.as_str()).image.lineage.build.0, 1);
+        assert_eq!((factory.build(2).build.image.is_some(), factory.images().len()), (true, 2));
+        return;
+    }
+    panic!("{MOST_TICKS} looks at the clock are not enough");
+}

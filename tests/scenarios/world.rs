@@ -48,11 +48,19 @@ pub(crate) enum Kind {
 #[derive(Clone, Debug)]
 pub(crate) struct Disk {
     pub(crate) kind: Kind,
-    /// Stands for its bits.
+    /// Its bytes.
+    pub(crate) content: String,
+    /// Their sum.
     pub(crate) bits: Digest,
     pub(crate) backing: Vec<DiskId>,
     /// Name and properties of an image.
     pub(crate) label: Option<(String, Vec<(String, String)>)>,
+}
+
+impl Disk {
+    pub(crate) fn new(kind: Kind, content: String, backing: Vec<DiskId>) -> Self {
+        Self { kind, bits: Digest::of(content.as_bytes()), content, backing, label: None }
+    }
 }
 
 /// A machine.

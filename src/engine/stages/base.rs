@@ -17,6 +17,15 @@ use crate::engine::ports::BaseSource;
 /// Aliases may name aliases, but not for ever.
 const MOST_ALIASES: usize = 8;
 
+/// Who named a base image.
+#[derive(Clone, Copy)]
+enum Author {
+    /// The repository, which may name files below some directories only.
+    Pipeline,
+    /// The configuration: whoever writes it may name any file.
+    Operator,
+}
+
 /// What the bundle's base image is made from.
 pub(super) async fn source(run: &Run) -> Result<BaseSource, Stop> {
     // A bundle comes before an alias of the same name, as in the inputs that the build was planned by.
@@ -24,15 +33,23 @@ pub(super) async fn source(run: &Run) -> Result<BaseSource, Stop> {
         return of_bundle(run, &bundle, disk).await;
     }
     let mut image = run.buildable.pipeline.boot.image.clone();
+    let mut who = Author::Pipeline;
     for _ in 0..MOST_ALIASES {
         image = match image {
             BaseImage::Path { path, format } => {
-                return Ok(BaseSource::File { path: allowed(run, &path).await?, format });
+                let path = match who {
+                    Author::Pipeline => allowed(run, &path).await?,
+                    Author::Operator => PathBuf::from(path),
+                };
+                return Ok(BaseSource::File { path, format });
             }
             BaseImage::Url { url, sha256, format } => return Ok(BaseSource::Download { url, sha256, format }),
             BaseImage::Mmdebstrap(recipe) => return Ok(BaseSource::Recipe(recipe)),
             BaseImage::Named(name) => match alias(run, &name) {
-                Some(alias) => alias,
+                Some(alias) => {
+                    who = Author::Operator;
+                    alias
+                }
                 None => return of_catalogue(run, &name).await,
             },
         };

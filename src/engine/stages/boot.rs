@@ -21,5 +21,5 @@ pub(in crate::engine) async fn run(run: &mut Run) -> Result<Done, Stop> {
         run.destroy_machine("provision").await?;
     }
     let payload = Payload::Boot { disk: base.disk, sha256: base.sha256, virtual_size: base.virtual_size };
-    Ok(Done { resolved, payload, moved: None, expires: None, records: Vec::new() })
+    Ok(Done { resolved, payload, moved: None, expires: None })
 }

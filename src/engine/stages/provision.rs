@@ -44,5 +44,5 @@ pub(in crate::engine) async fn run(run: &mut Run) -> Result<Done, Stop> {
         backing: sealed.backing,
         base_sha256: base.sha256,
     };
-    Ok(Done { resolved, payload, moved: None, expires, records: Vec::new() })
+    Ok(Done { resolved, payload, moved: None, expires })
 }

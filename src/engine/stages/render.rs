@@ -52,13 +52,7 @@ pub(in crate::engine) async fn run(run: &mut Run) -> Result<Done, Stop> {
         outputs.push(Output(result.path.clone(), blob.sha256, blob.size));
         run.archive(output_path(run, &result.path), blob);
     }
-    Ok(Done {
-        resolved,
-        payload: Payload::Render { image_id, outputs },
-        moved: None,
-        expires: None,
-        records: Vec::new(),
-    })
+    Ok(Done { resolved, payload: Payload::Render { image_id, outputs }, moved: None, expires: None })
 }
 
 /// The outputs of a kept result, as this build's artifacts.

@@ -41,11 +41,18 @@ pub(in crate::engine) async fn run(run: &mut Run) -> Result<Done, Stop> {
         }
     };
     records.push(serve(run, &image));
+    let declared = run.need(Stage::Snapshot).map(|need| need.declared);
+    let moved = moved.zip(declared).map(|(kept, to)| {
+        records.push(Record::MoveResult { stage: Stage::Snapshot, from: kept.declared, to });
+        StageResult { declared: to, ..kept }
+    });
     let payload = Payload::Snapshot { image: image.id.clone() };
     run.stage_log(Stage::Snapshot).say(&format!("image {} {}", image.id, image.name));
-    run.journal(Event::Served(image.id.clone()), Vec::new()).await?;
+    // The image that the event names, and what else is known by it, in its transaction: a process that dies now leaves no
+    // build that tells of an image that never was.
+    run.journal(Event::Served(image.id.clone()), records).await?;
     run.image = Some(image);
-    Ok(Done { resolved, payload, moved, expires: None, records })
+    Ok(Done { resolved, payload, moved, expires: None })
 }
 
 /// Serves the image of a kept result: a revert, or a later attempt of the same build.

@@ -32,7 +32,7 @@ pub(in crate::engine) async fn run(run: &mut Run) -> Result<Done, Stop> {
     run.destroy_machine(ROLE).await?;
     let Tally { passed, bad, skipped } = tests.tally;
     let payload = Payload::Test { passed, skipped, failed_allowed: bad };
-    Ok(Done { resolved, payload, moved: None, expires: None, records: Vec::new() })
+    Ok(Done { resolved, payload, moved: None, expires: None })
 }
 
 /// The numbers of the reports say more than an exit code.

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 use super::Qemu;
-use super::disks::{Disks, keep, trouble, write_whole};
+use super::disks::{Disks, discard, keep, trouble, write_whole};
 use super::download::Download;
 use super::making::Making;
 use super::qcow2::Header;
@@ -79,9 +79,11 @@ impl Qemu {
             Err(error) => Err(error),
         };
         // Adopted, it has moved away.
-        let _moved = std::fs::remove_file(&copy);
+        let cleared = discard(&copy).await;
         let base = base?;
-        remember(&index, Seen { sha256: base.sha256.hex(), ..seen })?;
+        cleared?;
+        let seen = Seen { sha256: base.sha256.hex(), ..seen };
+        blocking::run(move || remember(&index, &seen)).await?;
         Ok(base)
     }
 
@@ -107,7 +109,7 @@ impl Qemu {
         let base = self.adopt(&part, format, sha256, url, wait).await;
         if base.is_err() {
             // It sums to what was declared and still can't be used: keeping it would help nobody.
-            let _moved = std::fs::remove_file(&part);
+            let _swept_later = discard(&part).await;
         }
         base
     }
@@ -134,7 +136,7 @@ impl Qemu {
         wait: &Wait,
     ) -> Result<Base, PortError> {
         if let Some(base) = self.made(sha256)? {
-            std::fs::remove_file(file).map_err(|error| trouble("removed", file, &error))?;
+            discard(file).await?;
             return Ok(base);
         }
         let place = self.disks.base_file(&sha256);
@@ -152,10 +154,10 @@ impl Qemu {
                     Err(error) => Err(error),
                 };
                 if placed.is_err() {
-                    let _none = std::fs::remove_file(&converted);
+                    let _swept_later = discard(&converted).await;
                 }
                 placed?;
-                std::fs::remove_file(file).map_err(|error| trouble("removed", file, &error))?;
+                discard(file).await?;
             }
         }
         self.made(sha256)?
@@ -198,8 +200,8 @@ async fn place_it(file: PathBuf, place: PathBuf) -> Result<(), PortError> {
     blocking::run(move || keep(&file, &place)).await
 }
 
-fn remember(index: &Path, seen: Seen) -> Result<(), PortError> {
-    let text = serde_json::to_vec(&seen).map_err(|error| PortError::failed(format!("no JSON of {seen:?}: {error}")))?;
+fn remember(index: &Path, seen: &Seen) -> Result<(), PortError> {
+    let text = serde_json::to_vec(seen).map_err(|error| PortError::failed(format!("no JSON of {seen:?}: {error}")))?;
     write_whole(index, &text)
 }
 
@@ -209,7 +211,7 @@ fn open(path: &Path, largest: u64) -> Result<File, PortError> {
     let opened = OpenOptions::new().read(true).custom_flags(nonblocking).open(path);
     let file = opened.map_err(|error| {
         PortError::failed(format!("the base image {} can't be opened: {error}", path.display()))
-            .help("look at `boot.image`, and whether the daemon's user may read it")
+            .help("look at `boot.image`, or at [base] of the configuration, and whether the daemon's user may read it")
     })?;
     let found = file.metadata().map_err(|error| trouble("read", path, &error))?;
     if !found.is_file() {

@@ -225,6 +225,20 @@ pub(super) fn sum_of(file: &Path) -> Result<(Digest, u64), PortError> {
     File::open(file).and_then(sum).map_err(|error| trouble("read", file, &error))
 }
 
+/// Removes a file of ours; one that is not there is no error. Blocks: that of a large file takes its time.
+pub(super) fn remove_file(file: &Path) -> Result<(), PortError> {
+    match std::fs::remove_file(file) {
+        Err(error) if error.kind() != ErrorKind::NotFound => Err(trouble("removed", file, &error)),
+        _ => Ok(()),
+    }
+}
+
+/// The same, from where nothing may block.
+pub(super) async fn discard(file: &Path) -> Result<(), PortError> {
+    let file = file.to_owned();
+    blocking::run(move || remove_file(&file)).await
+}
+
 /// Removes a directory with all that is in it; one that is not there is no error.
 pub(super) fn remove_directory(directory: &Path) -> Result<(), PortError> {
     match std::fs::remove_dir_all(directory) {

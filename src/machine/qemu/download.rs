@@ -18,7 +18,7 @@ use reqwest::{Client, Response, StatusCode, Url};
 use sha2::{Digest as _, Sha256};
 use tokio::io::AsyncWriteExt;
 
-use super::disks::trouble;
+use super::disks::{discard, remove_file, trouble};
 use super::making::Making;
 use super::room::Room;
 use crate::blocking;
@@ -77,46 +77,58 @@ impl Download<'_> {
     /// can be.
     pub(super) async fn fetch(&self, part: &Path, lines: &Lines) -> Result<(), PortError> {
         let had = part.metadata().map_or(0, |found| found.len());
-        let sum = self.fetch_from(part, had, lines).await?;
+        let sum = self.fetch_part(part, had, lines).await?;
         if sum == self.sha256 {
             return Ok(());
         }
-        remove(part)?;
+        discard(part).await?;
         if had > 0 {
             lines.line(b"the continued download is wrong; starting again");
-            if self.fetch_from(part, 0, lines).await? == self.sha256 {
+            if self.fetch_part(part, 0, lines).await? == self.sha256 {
                 return Ok(());
             }
-            remove(part)?;
+            discard(part).await?;
         }
         Err(PortError::refused(format!("{} sums to {sum}, but {} was declared", self.url, self.sha256))
             .help("the file has changed, or the declared sum is another file's: compare with the sums that its makers publish"))
     }
 
-    /// Returns the sum of the whole file.
-    async fn fetch_from(&self, part: &Path, had: u64, lines: &Lines) -> Result<Digest, PortError> {
+    /// Returns the sum of the whole file. What can't be continued is removed.
+    async fn fetch_part(&self, part: &Path, had: u64, lines: &Lines) -> Result<Digest, PortError> {
+        match self.fetch_from(part, had, lines).await {
+            Ok(sum) => Ok(sum),
+            Err(Broken::Later(error)) => Err(error),
+            Err(Broken::ForGood(error)) => {
+                // Should it stay all the same, garbage collection finds it.
+                let _swept_later = discard(part).await;
+                Err(error)
+            }
+        }
+    }
+
+    async fn fetch_from(&self, part: &Path, had: u64, lines: &Lines) -> Result<Digest, Broken> {
         let response = self.get(had).await?;
         let continued = response.status() == StatusCode::PARTIAL_CONTENT;
         if had > 0 && response.status() == StatusCode::RANGE_NOT_SATISFIABLE {
             // Nothing is left to send: the sum tells whether the part is the whole.
-            return hashed(part).await.map(|hash| Digest(hash.finalize().into()));
+            return Ok(Digest(hashed(part).await?.finalize().into()));
         }
         if !response.status().is_success() {
-            return Err(self.unsuccessful(response.status()));
+            return Err(self.unsuccessful(response.status()).into());
         }
         let (start, hash) = if continued && had > 0 { (had, hashed(part).await?) } else { (0, Sha256::new()) };
         let length = response.content_length().map(|length| length.saturating_add(start));
         if length.is_some_and(|length| length > self.largest) {
-            return Err(gone(part, self.too_large()));
+            return Err(Broken::ForGood(self.too_large()));
         }
-        self.require(length.unwrap_or(start) - start).map_err(|error| gone(part, error))?;
+        self.require(length.unwrap_or(start) - start).map_err(Broken::ForGood)?;
         let what = if start > 0 { "continuing to download" } else { "downloading" };
         lines.line(format!("{what} {}: {} MiB", self.url, length.unwrap_or(0) >> 20).as_bytes());
         self.stream(response, part, start, hash).await
     }
 
-    async fn stream(&self, response: Response, part: &Path, start: u64, mut hash: Sha256) -> Result<Digest, PortError> {
-        let broken = |error: &std::io::Error| gone(part, trouble("written", part, error));
+    async fn stream(&self, response: Response, part: &Path, start: u64, mut hash: Sha256) -> Result<Digest, Broken> {
+        let broken = |error: &std::io::Error| Broken::ForGood(trouble("written", part, error));
         let mut options = tokio::fs::OpenOptions::new();
         let opened = options.create(true).append(start > 0).write(true).truncate(start == 0).open(part).await;
         let mut file = opened.map_err(|error| broken(&error))?;
@@ -127,16 +139,16 @@ impl Download<'_> {
                 Err(error) => {
                     // What has come is kept for the next try.
                     file.flush().await.map_err(|error| broken(&error))?;
-                    return Err(self.unreachable(&error));
+                    return Err(self.unreachable(&error).into());
                 }
             };
             size += chunk.len() as u64;
             if size > self.largest {
-                return Err(gone(part, self.too_large()));
+                return Err(Broken::ForGood(self.too_large()));
             }
             if size - looked > LOOK_AFTER {
                 looked = size;
-                self.require(0).map_err(|error| gone(part, error))?;
+                self.require(0).map_err(Broken::ForGood)?;
             }
             hash.update(&chunk);
             file.write_all(&chunk).await.map_err(|error| broken(&error))?;
@@ -220,6 +232,20 @@ impl Download<'_> {
             Some(why) => PortError::refused(format!("{}: {why}", self.url)).help(ALLOW),
             None => told.help("what has come is kept, and continued by `factoryd retry`"),
         }
+    }
+}
+
+/// Why a download broke off.
+enum Broken {
+    /// It may go on where it stands.
+    Later(PortError),
+    /// What has come is of no use.
+    ForGood(PortError),
+}
+
+impl From<PortError> for Broken {
+    fn from(error: PortError) -> Self {
+        Self::Later(error)
     }
 }
 
@@ -310,21 +336,11 @@ pub(super) fn sweep(work: &Path, making: &Making) -> Result<(usize, u64), PortEr
         };
         let old = found.modified().ok().and_then(|at| at.elapsed().ok()).is_some_and(|age| age > RESUMABLE);
         if old && let Some(_turn) = making.free_turn(Making::of_sum(&sum)) {
-            remove(&part)?;
+            remove_file(&part)?;
             swept = (swept.0 + 1, swept.1 + found.blocks() * 512);
         }
     }
     Ok(swept)
-}
-
-/// An error after which the part is of no use. Should it stay all the same, garbage collection finds it.
-fn gone(part: &Path, error: PortError) -> PortError {
-    let _swept_later = std::fs::remove_file(part);
-    error
-}
-
-fn remove(part: &Path) -> Result<(), PortError> {
-    std::fs::remove_file(part).map_err(|error| trouble("removed", part, &error))
 }
 
 #[cfg(test)]

@@ -184,7 +184,8 @@ impl Driver for Qemu {
     }
 
     async fn amend(&self, copy: &ImageCopy, order: &ImageOrder) -> Result<(), PortError> {
-        publish::describe(&self.disks, &copy.disk, order)
+        let (disks, disk, order) = (self.disks.clone(), copy.disk.clone(), order.clone());
+        blocking::run(move || publish::describe(&disks, &disk, &order)).await
     }
 
     async fn has(&self, disk: &DiskId) -> Result<bool, PortError> {

@@ -64,7 +64,7 @@ impl Qemu {
         };
         let sha256 = made?;
         cleaned?;
-        write_whole(&index, format!("{}\n", sha256.hex()).as_bytes())?;
+        blocking::run(move || write_whole(&index, format!("{}\n", sha256.hex()).as_bytes())).await?;
         self.made(sha256)?.ok_or_else(|| PortError::unavailable("the base image that was just made has vanished"))
     }
 

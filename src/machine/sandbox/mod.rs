@@ -18,13 +18,15 @@ pub(crate) mod view;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::OnceCell;
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout, timeout_at};
+use tokio_util::task::AbortOnDropHandle;
 
 use self::inside::{ENTER_COMMAND, INIT_COMMAND, Order, STAGE, staged_binary};
-use self::output::{Pump, Said};
+use self::output::Said;
 use self::process::{Output, Running};
 use self::scratch::Scratch;
 use self::tool::{PATH, ask, find_program};
@@ -32,7 +34,8 @@ use self::view::View;
 use crate::blocking;
 use crate::domain::id::BuildNo;
 use crate::domain::pipeline::Network;
-use crate::engine::ports::{Exit, LineSink, PortError, Wait};
+use crate::engine::ports::{Exit, Lines, PortError, Wait};
+use crate::machine::lines::pump;
 
 pub use self::inside::dispatch;
 pub use self::settings::{Limits, Settings};
@@ -116,7 +119,8 @@ impl Sandbox {
         }
         Err(PortError::refused(format!("no sandbox for programs of a repository: {why}")).help(
             "install bubblewrap (`apt-get install bubblewrap`), and let the service make user namespaces; or allow \
-             programs without a sandbox in the configuration, where every author is trusted with this host",
+             programs without a sandbox (sandbox.required = false in the configuration), where every author is trusted \
+             with this host",
         ))
     }
 
@@ -139,11 +143,11 @@ impl Sandbox {
             relay: None,
             bare: false,
         };
-        let said = Said::default();
+        let said = Arc::new(Said::default());
         let wait = Wait { cancel: Default::default(), deadline: Instant::now() + PROBE_WITHIN };
         let launch = Launch { build: PROBE, scratch: &scratch, network: Network::None, order };
         let ended = match self.prepare(&scratch).await {
-            Ok(()) => self.run_within(walls, launch, &said, &wait).await,
+            Ok(()) => self.run_within(walls, launch, &(said.clone() as Lines), &wait).await,
             Err(error) => Err(error),
         };
         self.discard(scratch).await?;
@@ -200,7 +204,7 @@ impl Sandbox {
     ///
     /// # Errors
     /// When it can't be started, uses more than it may, or the wait ends first.
-    pub(crate) async fn run(&self, launch: Launch<'_>, lines: &dyn LineSink, wait: &Wait) -> Result<Exit, PortError> {
+    pub(crate) async fn run(&self, launch: Launch<'_>, lines: &Lines, wait: &Wait) -> Result<Exit, PortError> {
         let walls = self.walls().await?;
         self.run_within(walls, launch, lines, wait).await
     }
@@ -209,7 +213,7 @@ impl Sandbox {
         &self,
         walls: &Walls,
         launch: Launch<'_>,
-        lines: &dyn LineSink,
+        lines: &Lines,
         wait: &Wait,
     ) -> Result<Exit, PortError> {
         let command = self.command(walls, &launch)?;
@@ -269,11 +273,11 @@ impl Sandbox {
         launch: &Launch<'_>,
         running: &mut Running,
         output: Output,
-        lines: &dyn LineSink,
+        lines: &Lines,
         wait: &Wait,
     ) -> Result<Exit, PortError> {
         let what = name_of(&launch.order.program);
-        let mut pump = Pump::new(output);
+        let mut pumping = AbortOnDropHandle::new(tokio::spawn(pump(output, lines.clone())));
         let mut look = interval(LOOK_EVERY);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let status = loop {
@@ -285,16 +289,10 @@ impl Sandbox {
                     Ok(status) => break status.map_err(|error| PortError::unavailable(error.to_string()))?,
                 },
                 _ = look.tick() => self.check(launch, running, &what)?,
-                () = pump.pass_on(lines), if pump.is_open() => {}
             }
         };
         // Whoever could write has ended, so this ends at once; the limit is for a kernel that thinks otherwise.
-        let rest = async {
-            while pump.is_open() {
-                pump.pass_on(lines).await;
-            }
-        };
-        drop(timeout(Duration::from_secs(5), rest).await);
+        drop(timeout(Duration::from_secs(5), &mut pumping).await);
         Ok(exit(status))
     }
 
@@ -304,9 +302,8 @@ impl Sandbox {
         let used = running.memory();
         if used > memory {
             let message = format!("{what} used {} MiB of memory, and may use {} MiB", used >> 20, memory >> 20);
-            return Err(
-                PortError::failed(message).help("raise the sandbox's limit in the configuration if it is right")
-            );
+            return Err(PortError::failed(message)
+                .help("let it keep less in memory, or run in more steps: no host step has more"));
         }
         if let Ok(disk) = rustix::fs::statvfs(launch.scratch.path())
             && disk.f_bavail * disk.f_frsize < disk_free

@@ -83,8 +83,8 @@ impl Settings {
         }
         let runner = self.runner.unwrap_or_else(|| user_named(RUNNER).unwrap_or(NOBODY));
         if runner.0 == 0 || runner.1 == 0 {
-            return Err(PortError::refused("the sandbox's user is root")
-                .help("name an unprivileged uid and gid as the sandbox's runner in the configuration"));
+            return Err(PortError::refused(format!("the user {RUNNER}, whom programs run as, is root"))
+                .help(format!("give {RUNNER} a uid and a gid of its own: adduser --system --group {RUNNER}")));
         }
         Ok(Some(runner))
     }
