@@ -19,3 +19,4 @@ mod packer;
 mod pushes;
 mod restarts;
 mod sequences;
+mod steps;
