@@ -3,7 +3,10 @@
 //! One test does everything, since each machine takes half a minute where there is no KVM. The base image is kept in
 //! `$FACTORYD_TEST_CACHE` (else `target/test-cache`), so that only the first run makes it.
 
+use std::io::{Read as _, Write as _};
+use std::net::TcpListener;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -13,6 +16,7 @@ use factoryd::engine::ports::{
     Base, BaseSource, Driver, Exit, ImageOrder, LineSink, Lines, Machine, MachineOrder, PortErrorKind, Wait,
 };
 use factoryd::machine::qemu::{AcceleratorChoice, AllowedInside, Qemu, QemuSettings};
+use notify::{RecursiveMode, Watcher as _};
 use sha2::{Digest as _, Sha256};
 use tokio::io::AsyncReadExt;
 use tokio::time::Instant;
@@ -47,7 +51,7 @@ fn driver(state: &Path) -> Qemu {
         name: "qemu".into(),
         state_dir: state.to_owned(),
         accelerator: AcceleratorChoice::Auto,
-        private_downloads: AllowedInside::default(),
+        private_downloads: AllowedInside::new(|address| address.is_loopback()),
         largest_base: 8 << 30,
         disk_free: 0,
         run_as: None,
@@ -98,7 +102,7 @@ fn order(state: &Path, build: u64, role: &str, disk: &DiskId, user: &str) -> Mac
     }
 }
 
-/// The base image's file in the cache: made by the recipe the first time, a base by path afterwards.
+/// The base image of the recipe, kept in the cache and fetched from there by its URL and sum.
 async fn base(qemu: &Qemu, lines: &Lines) -> Base {
     let cache = std::env::var_os("FACTORYD_TEST_CACHE")
         .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("target/test-cache"), PathBuf::from);
@@ -119,8 +123,54 @@ async fn base(qemu: &Qemu, lines: &Lines) -> Base {
         tokio::io::copy(&mut reader, &mut file).await.expect("copied");
         std::fs::rename(kept.with_extension("part"), &kept).expect("renamed");
     }
-    let source = BaseSource::File { path: kept, format: DiskFormat::Qcow2 };
-    qemu.base(&source, lines, &wait(300)).await.expect("a base image by path")
+    let by_path = BaseSource::File { path: kept.clone(), format: DiskFormat::Qcow2 };
+    let scratch = tempfile::tempdir_in(&cache).expect("a directory");
+    let other = driver(&scratch.path().canonicalize().expect("a path").join("s"));
+    let found = other.base(&by_path, lines, &wait(300)).await.expect("a base image by path");
+    let (url, asked) = serve(kept);
+    let by_url = BaseSource::Download { url, sha256: found.sha256, format: DiskFormat::Qcow2 };
+    let fetched = qemu.base(&by_url, lines, &wait(300)).await.expect("a base image by URL");
+    assert_eq!((fetched.sha256, fetched.virtual_size), (found.sha256, found.virtual_size));
+    assert_eq!(qemu.base(&by_url, lines, &wait(20)).await.expect("the second time"), fetched);
+    assert_eq!(asked.load(Ordering::SeqCst), 1, "what is there is not fetched again");
+    fetched
+}
+
+/// Serves a file over HTTP on loopback; gives its URL, and how often it was asked for.
+fn serve(file: PathBuf) -> (String, Arc<AtomicUsize>) {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let url = format!("http://{}/base.qcow2", listener.local_addr().expect("an address"));
+    let asked = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&asked);
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.expect("a connection");
+            count.fetch_add(1, Ordering::SeqCst);
+            let mut request = [0; 4096];
+            let read = stream.read(&mut request).expect("a request");
+            assert!(request[..read].ends_with(b"\r\n\r\n"), "a request is one packet on loopback");
+            let mut body = std::fs::File::open(&file).expect("the file");
+            let length = body.metadata().expect("its size").len();
+            write!(stream, "HTTP/1.1 200 OK\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n").expect("sent");
+            std::io::copy(&mut body, &mut stream).expect("sent");
+        }
+    });
+    (url, asked)
+}
+
+/// Waits until a guest has said something on its console: then QEMU runs.
+async fn until_it_speaks(console: &Path) {
+    let more = Arc::new(tokio::sync::Notify::new());
+    let told = Arc::clone(&more);
+    let mut watcher = notify::recommended_watcher(move |_| told.notify_one()).expect("inotify");
+    let directory = console.parent().expect("a file in a directory");
+    watcher.watch(directory, RecursiveMode::NonRecursive).expect("watched");
+    let spoken = async {
+        while std::fs::metadata(console).map_or(0, |console| console.len()) == 0 {
+            more.notified().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), spoken).await.expect("it speaks");
 }
 
 async fn run(machine: &dyn Machine, command: &str, log: &Arc<Log>) -> String {
@@ -158,6 +208,10 @@ async fn a_machine_is_made_sealed_cloned_published_and_released() {
     upload(&*machine, scratch.path(), &log).await;
     let first = run(&*machine, "cat /etc/machine-id; cat /etc/ssh/ssh_host_ed25519_key.pub", &log).await;
     assert!(first.contains(&machine.access().host_key), "the host key is the one that was given");
+    // Its clones show a host key that nobody gave them and nobody printed.
+    let own = "sudo ssh-keygen -q -t ed25519 -N '' -f /etc/ssh/own && echo HostKey /etc/ssh/own | \
+        sudo tee /etc/ssh/sshd_config.d/20-own.conf > /dev/null";
+    run(&*machine, own, &log).await;
     run(&*machine, "printf 'for root only\\n' | sudo tee /etc/proof > /dev/null; rm ~/.ssh/authorized_keys", &log)
         .await;
     let sealed = DiskId::new("sealed-1");
@@ -167,7 +221,10 @@ async fn a_machine_is_made_sealed_cloned_published_and_released() {
     assert!(qemu.tagged().await.expect("tags").is_empty());
 
     // Build 2 tests a clone, as root: it is another machine with the same content, and can't change the sealed disk.
-    let mut clone = qemu.boot(&order(&state, 2, "test", &sealed, "root"), &lines, &wait(300)).await.expect("a clone");
+    let first_seen = MachineOrder { host_key: HostKey::FirstSeen, ..order(&state, 2, "test", &sealed, "root") };
+    let mut clone = qemu.boot(&first_seen, &lines, &wait(300)).await.expect("a clone");
+    let own = run(&*clone, "cat /etc/ssh/own.pub", &log).await;
+    assert!(own.starts_with(&clone.access().host_key), "from now on the key that was seen is the only one");
     let second = run(&*clone, "cat /etc/machine-id; cat /etc/ssh/ssh_host_ed25519_key.pub", &log).await;
     assert!(first.lines().zip(second.lines()).all(|(first, second)| first != second), "{first}\n{second}");
     assert_eq!(run(&*clone, "cat /etc/proof; ls -A /home/cloud/.ssh", &log).await, "for root only");
@@ -177,6 +234,7 @@ async fn a_machine_is_made_sealed_cloned_published_and_released() {
     clone.destroy().await.expect("twice is success");
 
     a_guest_that_never_answers_is_given_up(&qemu, &state, &lines).await;
+    a_boot_is_cancelled_at_once(&qemu, &state, &base, &lines).await;
     publishes(&qemu, &sealed, &base, &lines).await;
     a_killed_daemon_leaves_nothing(&state, &qemu, &base).await;
 }
@@ -226,20 +284,25 @@ async fn a_guest_that_never_answers_is_given_up(qemu: &Qemu, state: &Path, lines
     );
     assert!(error.help.contains("console"), "{}", error.help);
 
-    let cancelled = wait(60);
-    let began = Instant::now();
-    let cancel = async {
-        tokio::time::sleep(Duration::from_secs(2)).await;
-        cancelled.cancel.cancel();
-    };
-    let (booted, ()) = tokio::join!(qemu.boot(&silent, lines, &cancelled), cancel);
-    assert_eq!(booted.err().expect("cancelled").kind, PortErrorKind::Cancelled);
-    assert!(began.elapsed() < Duration::from_secs(12));
     let small = MachineOrder { disk_size: Some(4096), ..silent };
     let error = qemu.boot(&small, lines, &wait(60)).await.err().expect("refused");
     assert!(error.message.contains("smaller than its base image"), "{error}");
     assert!(qemu.tagged().await.expect("tags").is_empty());
     qemu.remove(&empty).await.expect("removed");
+}
+
+async fn a_boot_is_cancelled_at_once(qemu: &Qemu, state: &Path, base: &Base, lines: &Lines) {
+    let order = order(state, 5, "cancelled", &base.disk, "root");
+    let cancelled = wait(120);
+    let cancel = async {
+        until_it_speaks(&order.console).await;
+        cancelled.cancel.cancel();
+        Instant::now()
+    };
+    let (booted, began) = tokio::join!(qemu.boot(&order, lines, &cancelled), cancel);
+    assert_eq!(booted.err().expect("cancelled").kind, PortErrorKind::Cancelled);
+    assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
+    assert!(qemu.tagged().await.expect("tags").is_empty());
 }
 
 async fn publishes(qemu: &Qemu, sealed: &DiskId, base: &Base, lines: &Lines) {
@@ -271,18 +334,15 @@ async fn publishes(qemu: &Qemu, sealed: &DiskId, base: &Base, lines: &Lines) {
 
 /// Another process boots a machine and is killed: its machine lives on until the build is released.
 async fn a_killed_daemon_leaves_nothing(state: &Path, qemu: &Qemu, base: &Base) {
+    let console = order(state, 9, "provision", &base.disk, "root").console;
+    std::fs::remove_file(&console).expect("that of build 1");
     let mut daemon = std::process::Command::new(std::env::current_exe().expect("this test"))
         .args(["--exact", "a_daemon_to_be_killed"])
         .env(CHILD, state)
         .env("FACTORYD_TEST_DISK", base.disk.as_str())
         .spawn()
         .expect("started");
-    let socket = state.join("s/machines/9/provision/credential");
-    let deadline = Instant::now() + Duration::from_secs(60);
-    while !(socket.exists() && qemu_runs(&state.join("s"))) {
-        assert!(Instant::now() < deadline, "the other daemon started no machine");
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
+    until_it_speaks(&console).await;
     daemon.kill().expect("killed");
     daemon.wait().expect("it ended");
     // Released before anything is asserted, so that a failing test leaves no machine.
@@ -311,5 +371,5 @@ async fn a_daemon_to_be_killed() {
     let qemu = driver(&state.join("s"));
     let booted = qemu.boot(&order(&state, 9, "provision", &disk, "root"), &lines, &wait(600)).await;
     drop(booted);
-    tokio::time::sleep(Duration::from_secs(600)).await;
+    std::future::pending::<()>().await;
 }

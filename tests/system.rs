@@ -244,25 +244,52 @@ fn follow(factory: &Factory, build: u64, since: Instant) -> Value {
     factory.ended(build)
 }
 
+/// A bundle that takes its time in the middle of its first step, and whose playbook and tests run on the factory's host.
+fn slow_bundle(author: &Author) {
+    author.write("images/bundle-slow/build-vars.yml", "bundle:\n  name: bundle-slow\n");
+    let playbook = "- hosts: all\n  gather_facts: false\n  tasks:\n    - copy: { content: \"from a playbook\\n\", dest: /etc/proof }\n";
+    author.write("images/bundle-slow/ansible/site.yml", playbook);
+    let test = r#"import os, subprocess
+
+def test_the_playbook_left_its_mark():
+    ssh = ["ssh", "-o", "BatchMode=yes", "-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null"]
+    guest = ["-i", os.environ["FACTORYD_KEY"], "-p", os.environ["FACTORYD_PORT"]]
+    to = os.environ["FACTORYD_USER"] + "@" + os.environ["FACTORYD_HOST"]
+    assert subprocess.check_output([*ssh, *guest, to, "cat /etc/proof"], timeout=60) == b"from a playbook\n"
+"#;
+    author.write("images/bundle-slow/tests/test_proof.py", test);
+    // The machine of the second attempt is a new one, so the file is not there.
+    let steps = "      steps:
+        - shell: test ! -e /begun && touch /begun && echo in the middle && sleep 8
+        - ansible: ansible/site.yml
+  - test:
+      steps:
+        - pytest: tests
+  - snapshot: { name: slow }
+";
+    let pipeline = format!("version: 1\nbundles: [images/bundle-slow]\nstages:\n{}  - provision:\n{steps}", recipe());
+    author.write("pipelines/bundle.yml", pipeline);
+}
+
 #[test]
-fn a_daemon_that_is_killed_while_it_provisions_goes_on_and_leaves_nothing() {
+fn a_service_that_is_killed_while_it_provisions_goes_on_and_leaves_nothing() {
     let _alone = alone();
     let began = Instant::now();
-    let mut factory = factory_with_bases();
+    let mut factory = Factory::stopped("", "");
+    // Without the shared base images: what makes them is different where the daemon is not root.
+    factory.start_as_service();
     let author = Author::new(&[]);
-    author.write("images/bundle-slow/build-vars.yml", "bundle:\n  name: bundle-slow\n");
-    // The machine of the second attempt is a new one, so the file is not there.
-    let provision = "  - provision:\n      steps:\n        - shell: test ! -e /begun && touch /begun && echo in the middle && sleep 8\n";
-    let pipeline = format!(
-        "version: 1\nbundles: [images/bundle-slow]\nstages:\n{}{provision}  - snapshot: {{ name: slow }}\n",
-        recipe()
-    );
-    author.write("pipelines/bundle.yml", pipeline);
+    slow_bundle(&author);
     author.push(&factory, "Take your time");
     let deadline = Instant::now() + BUILD_WITHIN;
     while !factory.run(["logs", "1"]).out.contains("in the middle") {
         let build = factory.json(["show", "1"]);
-        assert!(build["state"] != "finished" && Instant::now() < deadline, "{build}");
+        assert!(
+            build["state"] != "finished" && Instant::now() < deadline,
+            "{build}\n{}{}",
+            factory.run(["logs", "1"]).out,
+            factory.log()
+        );
         pause();
     }
     tell(began, "the guest is in the middle of its step; the daemon is killed");
@@ -273,16 +300,19 @@ fn a_daemon_that_is_killed_while_it_provisions_goes_on_and_leaves_nothing() {
         left.iter().any(|name| name.contains("qemu") || name.contains("factoryd")),
         "the machine outlives it: {left:?}"
     );
-    factory.start();
+    factory.start_as_service();
     let build = follow(&factory, 1, began);
     assert_eq!((&build["outcome"], &build["attempt"]), (&"passed".into(), &2.into()), "{build}");
     assert!(build["image"].is_string(), "{build}");
+    assert_eq!(build["tests"][0]["name"], "test_the_playbook_left_its_mark", "{build:#}");
     let log = factory.tell(["logs", "1"]);
     assert_eq!(log.lines().filter(|line| line.ends_with("  in the middle")).count(), 2, "{log}");
     assert_eq!(factory.json(["builds"])["builds"].as_array().map(Vec::len), Some(1));
     assert!(processes_of(&factory.state()).is_empty(), "{:?}", processes_of(&factory.state()));
-    let machines = std::fs::read_dir(factory.state().join("machines")).map(Iterator::count).unwrap_or(0);
-    assert_eq!(machines, 0, "machine directories are left");
+    for place in ["machines", "scratch", "work"] {
+        let left = std::fs::read_dir(factory.state().join(place)).map(Iterator::count).unwrap_or(0);
+        assert_eq!(left, 0, "something is left in {place}");
+    }
     factory.is_well();
     share_bases(&factory.state().join("bases"), &cache());
 }

@@ -427,7 +427,8 @@ const LOOKS_AT_PROCESSES: &str = "tests/daemon/factory.rs";
 fn tests_wait_for_events(source: &Source) -> Vec<String> {
     let mut faults = Vec::new();
     let may_pause = source.path == LOOKS_AT_PROCESSES;
-    for at in occurrences(&source.code, "thread::sleep").filter(|at| *at >= source.tests && !may_pause) {
+    let sleeps = ["thread::sleep", "time::sleep"].into_iter().flat_map(|word| occurrences(&source.code, word));
+    for at in sleeps.filter(|at| *at >= source.tests && !may_pause) {
         faults.push(source.fault(at, "a test that sleeps; wait for the event itself, with a deadline"));
     }
     for (at, _) in source.code.match_indices("#[ignore") {
@@ -595,6 +596,8 @@ fn what_is_too_long_or_says_nothing_is_found() {
 fn a_test_that_sleeps_or_never_runs_is_found() {
     let sleeping = "#[cfg(test)]\nmod tests { fn f() { std::thread::sleep(S); } }";
     assert!(only_fault("src/store/db.rs", sleeping).starts_with("3: a test that sleeps"));
+    let asleep = "async fn f() { tokio::time::sleep(S).await; }";
+    assert!(only_fault("tests/qemu.rs", asleep).starts_with("2: a test that sleeps"));
     assert_eq!(of("src/machine/reap.rs", "fn f() { std::thread::sleep(S); }"), [""; 0]);
     assert!(
         only_fault("tests/git.rs", "#[test]\n#[ignore = \"slow\"]\nfn f() {}").starts_with("3: a test that never runs")

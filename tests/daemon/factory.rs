@@ -33,6 +33,8 @@ const MOST_RESIDENT: u64 = 200 * 1024;
 pub(crate) struct Factory {
     directory: TempDir,
     daemon: Option<Child>,
+    /// Whose the state is and who takes pushes, where that is not who runs the tests.
+    owner: Option<(u32, u32)>,
 }
 
 /// How a command ended and what it said.
@@ -79,7 +81,7 @@ impl Factory {
 
     /// Configured and not started.
     pub(crate) fn stopped(top: &str, tables: &str) -> Self {
-        let factory = Self { directory: tempfile::tempdir().expect("a directory"), daemon: None };
+        let factory = Self { directory: tempfile::tempdir().expect("a directory"), daemon: None, owner: None };
         std::fs::create_dir(factory.path("bases")).expect("a directory");
         factory.configure(top, tables);
         factory
@@ -141,6 +143,36 @@ impl Factory {
     pub(crate) fn start_in(&mut self, namespaces: &[&str], script: &str) {
         let mut command = program("unshare");
         command.args(namespaces).args(["sh", "-euc", script, "sh", BINARY, "serve", "--config"]).arg(self.config());
+        self.start_as(command);
+    }
+
+    /// Starts it as the unit does, as far as that can be had without systemd: an ordinary user without any capability and
+    /// without a way to one, its directory the only place to write to, nobody else's `/tmp`, homes and processes to see.
+    /// Who runs the tests as an ordinary user has that user's daemon instead.
+    pub(crate) fn start_as_service(&mut self) {
+        if !rustix::process::geteuid().is_root() {
+            return self.start();
+        }
+        let (user, group) = service_user();
+        self.owner = Some((user, group));
+        let directory = self.directory.path().to_owned();
+        // The checkout may lie where that user can't go.
+        let binary = self.path("factoryd");
+        if !binary.exists() {
+            std::fs::copy(BINARY, &binary).expect("copied");
+        }
+        said(program("chown").args(["-R", &format!("{user}:{group}")]).arg(&directory)).ended(0);
+        let drop = format!("--reuid={user} --regid={group} --clear-groups");
+        let script = format!(
+            "umask 0027; export HOME=$1/state TMPDIR=/tmp; mount --bind $1 /mnt
+            for hidden in /tmp /var/tmp; do mount -t tmpfs -o mode=1777 none $hidden; done
+            for hidden in /root /home; do mount -t tmpfs -o mode=0755 none $hidden; done
+            mkdir -p $1; mount --move /mnt $1; mount -o remount,bind,ro /
+            mount -t proc -o hidepid=invisible none /proc; cd /
+            exec setpriv --no-new-privs --bounding-set=-all --inh-caps=-all {drop} -- $1/factoryd serve --config $1/config.toml"
+        );
+        let mut command = program("unshare");
+        command.args(["--mount", "sh", "-euc", &script, "sh"]).arg(directory);
         self.start_as(command);
     }
 
@@ -267,6 +299,17 @@ impl Drop for Factory {
     }
 }
 
+/// The user that `make install` makes, else who owns nothing.
+fn service_user() -> (u32, u32) {
+    let users = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
+    let found = users.lines().find_map(|line| {
+        let fields: Vec<&str> = line.split(':').collect();
+        let [name, _, user, group, ..] = fields[..] else { return None };
+        (name == "factoryd").then(|| Some((user.parse().ok()?, group.parse().ok()?)))?
+    });
+    found.unwrap_or((65_534, 65_534))
+}
+
 const RECEIVING: &str = "[[repository]]\nname = \"factory\"\nreceive = true\n";
 
 fn pid_of(child: &Child) -> Pid {
@@ -362,7 +405,12 @@ impl Author {
     pub(crate) fn try_push(&self, factory: &Factory, branch: &str) -> Said {
         let to = factory.repository();
         let refspec = format!("HEAD:refs/heads/{branch}");
-        said(&mut self.git_command([OsStr::new("push"), "--force".as_ref(), to.as_os_str(), refspec.as_ref()]))
+        let mut push = self.git_command(["push", "--force"]);
+        // As over ssh: who takes the push is the owner of the repository.
+        if let Some((user, group)) = factory.owner {
+            push.arg(format!("--receive-pack=setpriv --reuid={user} --regid={group} --clear-groups git-receive-pack"));
+        }
+        said(push.arg(to).arg(refspec))
     }
 
     /// Commits all and pushes it; gives what the push showed.

@@ -28,6 +28,20 @@ fn a_second_daemon_is_refused_and_the_first_goes_on() {
 }
 
 #[test]
+fn as_an_ordinary_user_in_a_closed_system_it_serves_and_its_sandbox_works() {
+    let mut factory = Factory::stopped("", WAITING);
+    factory.start_as_service();
+    let status = factory.tell(["status"]);
+    assert!(status.contains("sandbox works (bubblewrap "), "{status}");
+    let author = Author::new(&["bundle-one"]);
+    assert!(author.push(&factory, "Begin").contains("#1 images/bundle-one"), "it is planned");
+    factory.end(Signal::KILL);
+    factory.start_as_service();
+    assert_eq!(factory.build_of("bundle-one"), 1);
+    factory.is_well();
+}
+
+#[test]
 fn a_daemon_that_is_told_to_stop_stops_and_starts_again() {
     let mut factory = Factory::with("", WAITING);
     let author = Author::new(&["bundle-one"]);

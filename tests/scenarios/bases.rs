@@ -79,3 +79,44 @@ fn number_of(factory: &Factory, bundle: &str) -> u64 {
     let found = builds.iter().find(|record| record.order.key.path == crate::factory::path(bundle));
     found.unwrap_or_else(|| panic!("{bundle} is not built")).order.number.0
 }
+
+#[test]
+fn an_image_of_the_catalogue_is_a_base_by_its_name_and_by_its_id() {
+    let mut factory = Factory::new();
+    factory.push();
+    factory.settle();
+    let made = factory.served("images/web").expect("an image").image;
+    // Two names of one thing; no bundle and no alias is called so.
+    for (bundle, base) in [("images/named", made.name.as_str()), ("images/numbered", made.id.as_str())] {
+        factory.bundle(bundle, base);
+        factory.deliver(&[]);
+        let number = number_of(&factory, bundle);
+        assert!(factory.ended(number).starts_with("passed: boot passed"), "{}", factory.ended(number));
+        let image = factory.served(bundle).expect("an image").image;
+        assert_eq!(image.lineage.base, made.sha256, "{bundle} stands on the image");
+    }
+    assert_eq!(factory.world.count(&format!("base {}", made.copies[0].disk)), 2);
+
+    // A beginning of an id is none, and a name that two images have does not say which.
+    factory.bundle("images/numbered", &made.id.as_str()[..8]);
+    factory.edit("images/web/build-vars.yml", "name: web", "name: twin");
+    factory.edit("pipelines/images.yml", "{{ bundle.name }}-{{ build.stamp }}", "{{ bundle.name }}");
+    factory.bundle("images/other", "debian");
+    factory.edit("images/other/build-vars.yml", "name: other", "name: twin");
+    factory.edit("images/other/files/motd", "Welcome.", "Hello.");
+    factory.deliver(&[]);
+    let unknown = number_of_newest(&factory, "images/numbered");
+    let wanted = format!("no image, bundle or alias is called `{}`", &made.id.as_str()[..8]);
+    assert_eq!(factory.failure(unknown).message, wanted);
+    factory.bundle("images/named", "twin");
+    factory.deliver(&[]);
+    let failure = factory.failure(number_of_newest(&factory, "images/named"));
+    assert!(failure.message.starts_with("2 images are called `twin`: "), "{failure:?}");
+    assert_eq!(failure.help, "name one by its id");
+}
+
+fn number_of_newest(factory: &Factory, bundle: &str) -> u64 {
+    let builds = factory.builds();
+    let found = builds.iter().rfind(|record| record.order.key.path == crate::factory::path(bundle));
+    found.unwrap_or_else(|| panic!("{bundle} is not built")).order.number.0
+}

@@ -20,3 +20,4 @@ mod pushes;
 mod restarts;
 mod sequences;
 mod shared;
+mod steps;

@@ -23,6 +23,8 @@ pub(crate) fn find_program(name: &Path) -> Option<PathBuf> {
 pub(crate) async fn ask(program: &Path, argument: &str) -> Result<String, String> {
     let mut command = tokio::process::Command::new(program);
     command.arg(argument).env_clear().env("PATH", PATH).env("LANG", "C.UTF-8").current_dir("/").kill_on_drop(true);
+    // Ansible writes there even to say its version; without it, it takes the home of the user, who may have none.
+    command.envs(std::env::var_os("HOME").map(|home| ("HOME", home)));
     let said = |error: &dyn std::fmt::Display| format!("`{} {argument}` failed: {error}", program.display());
     let output = timeout(ANSWER_WITHIN, command.stdin(Stdio::null()).output())
         .await
