@@ -11,7 +11,7 @@ libdir  := $(DESTDIR)$(PREFIX)/lib
 etcdir  := $(DESTDIR)/etc/factoryd
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lint check test demo clean-demo build-images build-os release install
+.PHONY: help setup lint check test bench bench-build demo clean-demo build-images build-os release install
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
@@ -30,6 +30,13 @@ check: lint ## The fast loop: formatting, clippy, unit tests, the rules of the h
 # among them, by emulation where there is no working KVM. --no-fail-fast: one red test does not hide another.
 test: setup lint ## Install what is missing, then check and run every test, real QEMU builds included
 	$(CARGO) test --no-fail-fast
+
+bench: ## Measure the daemon and the library: ratios, and figures of this machine
+	CARGO='$(CARGO)' bench/run
+	$(CARGO) bench --bench plan --bench render --bench store
+
+bench-build: ## Measure whole builds beside Debian's packer, in pairs: tens of minutes without KVM; pairs=N
+	CARGO='$(CARGO)' bench/run build $(pairs)
 
 demo: ## Install what is missing, start a factory in ./.demo, push images/ to it and follow the builds
 	@scripts/demo
