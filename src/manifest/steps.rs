@@ -189,7 +189,7 @@ fn step(reader: &mut Reader<'_>, node: &Node, stage: Stage) -> Option<Step> {
         secrets,
         written: (reader.file().to_owned(), node.span.line),
         course,
-        said: Vec::new(),
+        said: [].into(),
     })
 }
 
