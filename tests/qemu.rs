@@ -95,7 +95,7 @@ fn order(state: &Path, build: u64, role: &str, disk: &DiskId, user: &str) -> Mac
         disk_size: Some(6 << 30),
         user: user.to_owned(),
         host_key: HostKey::Verified,
-        terminal: false,
+        terminal: true,
         ports: vec![8080],
         ready_within: Duration::from_secs(240),
         console: state.join(format!("console-{role}.log")),
@@ -228,6 +228,7 @@ async fn a_machine_is_made_sealed_cloned_published_and_released() {
     let second = run(&*clone, "cat /etc/machine-id; cat /etc/ssh/ssh_host_ed25519_key.pub", &log).await;
     assert!(first.lines().zip(second.lines()).all(|(first, second)| first != second), "{first}\n{second}");
     assert_eq!(run(&*clone, "cat /etc/proof; ls -A /home/cloud/.ssh", &log).await, "for root only");
+    reboots(&*clone, &log).await;
     reaches_its_port(&*clone).await;
     powers_off(&*clone, &log).await;
     clone.destroy().await.expect("destroyed");
@@ -260,6 +261,17 @@ async fn reaches_its_port(machine: &dyn Machine) {
     machine.guest().run(serve, &[], &(Arc::new(Log::default()) as Lines), &wait(60)).await.expect("it serves");
     let page = reqwest::get(format!("http://127.0.0.1:{host}/")).await.expect("an answer");
     assert!(page.status().is_success());
+}
+
+async fn reboots(machine: &dyn Machine, log: &Arc<Log>) {
+    let (lines, began): (Lines, _) = (log.clone(), Instant::now());
+    let before = run(machine, "cat /proc/sys/kernel/random/boot_id", log).await;
+    let cut = machine.guest().run("systemctl reboot; sleep 600", &[], &lines, &wait(120)).await;
+    assert_eq!(cut.expect_err("the connection is cut").kind, PortErrorKind::Lost);
+    let after = machine.guest().run("cat /proc/sys/kernel/random/boot_id", &[], &lines, &wait(240)).await;
+    assert_eq!(after.expect("it is back"), Exit::Code(0));
+    assert_ne!(before, log.text());
+    eprintln!("rebooted in {:?}", began.elapsed());
 }
 
 async fn powers_off(machine: &dyn Machine, log: &Arc<Log>) {

@@ -208,7 +208,7 @@ fn step_check(step: &Step) -> serde_json::Map<String, serde_json::Value> {
     put("secrets", step.secrets.clone().into());
     put("file", step.written.0.clone().into());
     put("line", step.written.1.into());
-    for (key, value) in &step.said {
+    for (key, value) in step.said.iter() {
         // A step of many scripts is one step for each of them here.
         if !keys.contains_key(key) && !matches!(key.as_str(), "scripts" | "sources" | "playbook_files") {
             keys.insert(key.clone(), json_of(value));

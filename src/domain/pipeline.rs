@@ -359,8 +359,9 @@ pub struct Step {
     pub written: (String, usize),
     /// How it goes, where that is not simply once and to its end.
     pub course: Course,
-    /// What a packer template says of it, by the template's own keys and with its variables filled in.
-    pub said: Vec<(String, Value)>,
+    /// What a packer template says of it, by the template's own keys and with its variables filled in; shared by the steps
+    /// of one provisioner.
+    pub said: std::sync::Arc<[(String, Value)]>,
 }
 
 /// How a step goes.

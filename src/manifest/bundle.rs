@@ -376,12 +376,18 @@ fn unbuildable(faults: Vec<Fault>) -> Refusal {
     Refusal::Unbuildable(Unbuildable { reason: summary(&faults), faults })
 }
 
-/// What is wrong with the template that the vars name is said at the vars, where the pipeline is built in.
+/// What is wrong with the template that the vars name is said at the vars, where the pipeline is built in; with the usual
+/// one, at the template itself.
 fn at_vars(file: &PipelineFile, vars: &vars::Vars, mut faults: Vec<Fault>) -> Vec<Fault> {
-    for fault in faults.iter_mut().filter(|fault| file.path.is_none() && fault.file == file.name()) {
-        if let Some(at_vars) = vars.fault("packer_file", fault.code, &fault.message) {
-            *fault = at_vars.with_hint(&fault.hint).with_help(&fault.help);
-        }
+    let of_template = |fault: &&mut Fault| {
+        file.path.is_none()
+            && fault.file == file.name()
+            && matches!(fault.code, "missing-file" | "bad-link" | "submodule")
+    };
+    for fault in faults.iter_mut().filter(of_template) {
+        let usual = || Fault::new(super::pipeline::USUAL_TEMPLATE, Span::default(), fault.code, &fault.message);
+        let at = vars.fault("packer_file", fault.code, &fault.message).unwrap_or_else(usual);
+        *fault = at.with_hint(&fault.hint).with_help(&fault.help);
     }
     faults
 }

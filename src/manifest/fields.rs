@@ -215,6 +215,10 @@ pub(super) const STEP: &[Field] = &[
     Field::new("timeout", Shape::Duration, "How long it may take.").free(),
     Field::new("allow_failure", Shape::Bool, "Whether the build goes on when it fails; default false."),
     Field::new("inputs", Shape::List(&Shape::Path), "More files and directories that it reads.").free(),
+    Field::new("pause_before", Shape::Duration, "How long is waited before it."),
+    Field::new("max_retries", Shape::Count(0, 100), "How often it is done again when it failed; default 0.").free(),
+    Field::new("valid_exit_codes", Shape::List(&Shape::Count(0, 255)), "The exit codes that are good; default 0."),
+    Field::new("expect_disconnect", Shape::Bool, "Whether it may cut the connection, by a reboot; default false."),
     Field::new("network", Shape::Word(&["none", "guest", "full"]), "What a host step reaches; default guest."),
     Field::new("secrets", Shape::List(&Shape::Text), "Secrets of the configuration that a host step is given."),
 ];

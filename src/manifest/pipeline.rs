@@ -30,12 +30,12 @@ const BUILTIN: &str = "(built-in pipeline)";
 const BUILTIN_TEXT: &str = include_str!("builtin.yml");
 const BUILTIN_ANSIBLE: &str = include_str!("builtin-ansible.yml");
 
-/// The packer template of a bundle whose vars name none, and where it lies.
-const TEMPLATE: &str = "build.packer.json";
+/// The packer template of a bundle whose vars name none, and where templates lie.
+pub(super) const USUAL_TEMPLATE: &str = "images/build.packer.json";
 const TEMPLATES: &str = "images";
 
 /// Files that show a repository of today's factory: without its template, nothing of it can be built.
-const TODAYS: [&str; 3] = ["images/build.packer.json", "images/build.playbook.yml", "images/build.sh"];
+const TODAYS: [&str; 3] = [USUAL_TEMPLATE, "images/build.playbook.yml", "images/build.sh"];
 
 /// A pipeline file, as far as it could be read.
 #[derive(Debug)]
@@ -285,7 +285,7 @@ fn with_defaults(scope: &Value) -> Value {
         && let Some((_, Value::Map(vars))) = entries.iter_mut().find(|(name, _)| name == "vars")
     {
         let named = vars.iter().find(|(name, _)| name == "packer_file").map(|(_, value)| value.to_string());
-        let path = format!("{TEMPLATES}/{}", named.unwrap_or_else(|| TEMPLATE.to_owned()));
+        let path = named.map_or_else(|| USUAL_TEMPLATE.to_owned(), |named| format!("{TEMPLATES}/{named}"));
         vars.retain(|(name, _)| name != "packer_file");
         vars.push(("packer_file".to_owned(), Value::String(path)));
     }

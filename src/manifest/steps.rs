@@ -165,7 +165,13 @@ fn step(reader: &mut Reader<'_>, node: &Node, stage: Stage) -> Option<Step> {
     let inputs = inputs(reader, get("inputs"), stage);
     let network = reader.word(get("network"), "network", &NETWORKS);
     let secrets = secrets(reader, get("secrets"));
+    let course = course(reader, node);
     let action = action?;
+    if let (true, Some(node)) = (action.is_host() && course.expect_disconnect, get("expect_disconnect")) {
+        let message =
+            format!("`expect_disconnect` is for steps of the guest, and `{}` runs on the host", action.word());
+        reader.fault(node.span, "host-step", message, "reboot the guest in a `shell` step");
+    }
     for (key, _) in entries.iter().filter(|(key, _)| matches!(key.text.as_str(), "network" | "secrets")) {
         if !action.is_host() {
             let message = format!("`{}` is for steps of the host, and `{}` runs in the guest", key.text, action.word());
@@ -182,9 +188,29 @@ fn step(reader: &mut Reader<'_>, node: &Node, stage: Stage) -> Option<Step> {
         network: network.unwrap_or_default(),
         secrets,
         written: (reader.file().to_owned(), node.span.line),
-        course: Course::default(),
-        said: Vec::new(),
+        course,
+        said: [].into(),
     })
+}
+
+/// How a step goes.
+fn course(reader: &mut Reader<'_>, node: &Node) -> Course {
+    let get = |name: &str| node.get(name);
+    let pause_before = reader.duration(get("pause_before"), "pause_before").unwrap_or_default();
+    let max_retries = get("max_retries").and_then(|node| reader.count(node, "max_retries", 0, 100));
+    let mut exit_codes = Vec::new();
+    for node in reader.list(get("valid_exit_codes"), "valid_exit_codes", "exit codes") {
+        let code = reader.count(node, "valid_exit_codes", 0, 255);
+        exit_codes.extend(code.and_then(|code| i32::try_from(code).ok()));
+    }
+    let expect_disconnect = get("expect_disconnect").and_then(|node| reader.bool(node, "expect_disconnect"));
+    Course {
+        pause_before,
+        max_retries: max_retries.and_then(|count| u32::try_from(count).ok()).unwrap_or(0),
+        exit_codes,
+        expect_disconnect: expect_disconnect.unwrap_or(false),
+        ..Course::default()
+    }
 }
 
 /// Says the unknown keys of a step; `None` where it does not do exactly one thing.

@@ -33,7 +33,7 @@ error: unknown key `shel` in a step
 9 |         - shel: echo
   |           ^^^^ did you mean `shell`?
   |
-  = keys are shell, script, upload, ansible-local, ansible, pytest, packer, name, env, timeout, allow_failure, inputs, network, secrets
+  = keys are shell, script, upload, ansible-local, ansible, pytest, packer, name, env, timeout, allow_failure, inputs, pause_before, max_retries, valid_exit_codes, expect_disconnect, network, secrets
 
 error: the step says nothing to do
    --> pipelines/p.yml:10:11

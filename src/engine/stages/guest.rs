@@ -19,6 +19,8 @@ use crate::engine::ports::{Exit, LineSink, Lines, PortError, PortErrorKind, Wait
 const LOOK: Duration = Duration::from_secs(1);
 /// How long one look may take.
 const LOOK_WITHIN: Duration = Duration::from_secs(20);
+/// How long a guest may stay away that a step of a pipeline reboots.
+const BACK_WITHIN: Duration = Duration::from_secs(300);
 /// Ends with 0 once the guest is up and not on its way down.
 const STEADY: &str = "case \"$(systemctl is-system-running 2>/dev/null)\" in stopping) exit 1 ;; esac; exit 0";
 
@@ -44,6 +46,25 @@ impl InGuest<'_> {
     pub(super) async fn command(&self, command: &str) -> Result<Exit, PortError> {
         let machine = self.run.machine.as_ref().ok_or_else(gone)?;
         machine.guest().run(command, self.env, &self.log.lines(), self.wait).await
+    }
+
+    /// Runs a command that may cut the connection where that is expected: then the guest is waited for.
+    pub(super) async fn cut_short(&self, command: &str, is_expected: bool) -> Result<Exit, PortError> {
+        self.cut_short_within(command, is_expected, BACK_WITHIN).await
+    }
+
+    async fn cut_short_within(&self, command: &str, is_expected: bool, within: Duration) -> Result<Exit, PortError> {
+        let exit = match self.command(command).await {
+            Err(error) if error.kind == PortErrorKind::Lost && is_expected => {
+                self.log.say("the connection was cut, as the step expects");
+                Exit::Code(0)
+            }
+            other => other?,
+        };
+        if is_expected {
+            self.steady(within).await?;
+        }
+        Ok(exit)
     }
 
     /// Copies a file or directory of the repository.
@@ -115,16 +136,7 @@ impl InGuest<'_> {
             self.patiently(laid.start_within, || self.copy(&file, path, Some(0o600))).await?;
         }
         let command = self.run.fill(&laid.command)?;
-        let exit = match self.command(&command).await {
-            Err(error) if error.kind == PortErrorKind::Lost && expect_disconnect => {
-                self.log.say("the connection was cut, as the step expects");
-                Exit::Code(0)
-            }
-            other => other?,
-        };
-        if expect_disconnect {
-            self.steady(laid.start_within).await?;
-        }
+        let exit = self.cut_short_within(&command, expect_disconnect, laid.start_within).await?;
         if !laid.stays {
             let variables = laid.variables.as_ref().map(|(path, _)| format!(" {}", quote(path))).unwrap_or_default();
             let remove = format!("rm -f {}{variables}", quote(&laid.to));

@@ -131,7 +131,7 @@ async fn one(
 async fn in_guest(guest: &InGuest<'_>, step: &Step) -> Result<Exit, Stop> {
     let (run, expect_disconnect) = (guest.run, step.course.expect_disconnect);
     match &step.action {
-        Action::Shell { text, laid: None } => Ok(guest.command(&run.fill(text)?).await?),
+        Action::Shell { text, laid: None } => Ok(guest.cut_short(&run.fill(text)?, expect_disconnect).await?),
         Action::Shell { text, laid: Some(laid) } => {
             guest.script(Content::Lines(&run.fill(text)?), laid, expect_disconnect).await
         }
@@ -141,7 +141,8 @@ async fn in_guest(guest: &InGuest<'_>, step: &Step) -> Result<Exit, Stop> {
         Action::Script { path, args, laid: None } => {
             let to = format!("/tmp/factoryd-step-{}", guest.number);
             guest.upload(path, &to, Some(0o755)).await?;
-            Ok(guest.command(&format!("{to}{}; s=$?; rm -f {to}; exit $s", arguments(run, args)?)).await?)
+            let command = format!("{to}{}; s=$?; rm -f {to}; exit $s", arguments(run, args)?);
+            Ok(guest.cut_short(&command, expect_disconnect).await?)
         }
         Action::Upload { from, to, mode, keeps_name } => {
             let to = guest.copy_as_scp(from, &run.fill(to)?, *mode, *keeps_name).await?;

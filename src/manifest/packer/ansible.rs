@@ -47,6 +47,10 @@ const KEYS: [&str; 27] = [
 /// Keys that packer knows, and whose effect is not understood.
 const KNOWN: [&str; 3] = ["galaxy_file", "inventory_file_template", "ansible_winrm_use_http"];
 
+/// Arguments that would take the guest's place.
+const OURS_TO_SAY: [&str; 8] =
+    ["-i", "--inventory", "--inventory-file", "-c", "--connection", "--private-key", "--key-file", "--ssh-common-args"];
+
 /// Variables that the sandbox sets itself.
 const OURS: [&str; 3] = ["ANSIBLE_CONFIG", "HOME", "TMPDIR"];
 
@@ -169,6 +173,17 @@ fn arguments(reader: &mut Reader<'_>, keys: &Keys) -> Vec<Text> {
     }
     for said in &texts {
         named_file(reader, said);
+        let shown = said.value.shown();
+        let option = shown.split('=').next().unwrap_or_default();
+        if OURS_TO_SAY.contains(&option) {
+            let help = "inventory, connection and key are the build's own; `inventory_file`, `groups` and `user` are understood";
+            reader.fault(
+                said.span,
+                "unsupported-key",
+                format!("`extra_arguments` can't hold {}", quoted(option)),
+                help,
+            );
+        }
     }
     texts.iter().filter_map(|said| reader.build_text(&in_sandbox(said), "extra_arguments")).collect()
 }

@@ -385,4 +385,60 @@ mod tests {
         let (node, faults) = read(&"[".repeat(100_000));
         assert!(node.is_none() && faults[0].contains("in each other"), "{faults:?}");
     }
+
+    /// Texts that are JSON, nearly JSON, or no JSON at all.
+    fn texts() -> impl proptest::strategy::Strategy<Value = String> {
+        use proptest::prelude::*;
+        let scalar = prop_oneof![
+            Just("null".to_owned()),
+            Just("true".to_owned()),
+            "-?(0|[1-9][0-9]{0,4})(\\.[0-9]{1,3})?([eE][+-]?[0-9]{1,2})?",
+            "[0-9.eE+-]{1,5}",
+            "\"[a-z é{}`\\\\/]{0,6}\"",
+            "\"\\\\u[0-9a-dA-D]{4}\\\\[bfnrt\"/]\"",
+        ];
+        let document = scalar.prop_recursive(4, 30, 4, |inner| {
+            let list = prop::collection::vec(inner.clone(), 0..4).prop_map(|items| format!("[{}]", items.join(" , ")));
+            let entry = ("[a-z]{1,2}", inner).prop_map(|(key, value)| format!("\"{key}\"\n: {value}"));
+            let map = prop::collection::vec(entry, 0..4).prop_map(|entries| format!("{{{}}}", entries.join(",\r\n")));
+            prop_oneof![list, map]
+        });
+        (document, prop::option::of((any::<prop::sample::Index>(), "[\\[\\]{},:\"0-9a-z\\\\]?"))).prop_map(
+            |(text, edit)| {
+                let Some((at, with)) = edit else { return text };
+                let at = at.index(text.chars().count() + 1);
+                let rest: String = text.chars().skip(at + 1).collect();
+                text.chars().take(at).collect::<String>() + &with + &rest
+            },
+        )
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn it_takes_what_other_readers_take(text in texts()) {
+            let (node, faults) = read(&text);
+            let other = serde_json::from_str::<serde_json::Value>(&text);
+            let twice = faults.iter().any(|fault| fault.contains("stands twice"));
+            // A half of a pair of surrogates alone, and numbers that no float holds, are told apart by no packer.
+            let is_odd = other.as_ref().is_err_and(|error| {
+                let why = error.to_string();
+                why.contains("surrogate") || why.contains("hex escape") || why.contains("out of range")
+            });
+            proptest::prop_assert!(is_odd || node.is_some() == other.is_ok(), "{text}: {faults:?} {other:?}");
+            proptest::prop_assert!(node.is_none() == (!faults.is_empty() && !twice) || twice);
+            if let (Some(node), Ok(other)) = (node, other) && !twice {
+                proptest::prop_assert_eq!(as_json(&node), other);
+            }
+        }
+    }
+
+    fn as_json(node: &Node) -> serde_json::Value {
+        match &node.kind {
+            Kind::Map(entries) => entries.iter().map(|(key, node)| (key.text.clone(), as_json(node))).collect(),
+            Kind::List(items) => items.iter().map(as_json).collect(),
+            Kind::Scalar { value: Value::String(text), .. } => text.clone().into(),
+            Kind::Scalar { raw, .. } => serde_json::from_str(raw).expect("a scalar"),
+            Kind::Open(_) => unreachable!("never read"),
+        }
+    }
 }

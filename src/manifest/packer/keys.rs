@@ -143,13 +143,26 @@ impl Reader<'_> {
                 return None;
             }
         };
-        match render(&text, self.scope) {
+        let rendered = render(&text, self.scope).and_then(|value| match self.is_rendered_again(name, &value) {
+            Some(again) => render(&again, self.scope).map(|again| Rendered { origins: value.origins, ..again }),
+            None => Ok(value),
+        });
+        match rendered {
             Ok(value) => Some(Said { value, span: node.span }),
             Err(trouble) => {
                 self.trouble(node.span, &trouble);
                 None
             }
         }
+    }
+
+    /// The text of what packer evaluates a second time, when the provisioner runs.
+    fn is_rendered_again(&self, name: &str, value: &Rendered) -> Option<String> {
+        let is_later =
+            matches!(name, "inline" | "extra_arguments" | "ansible_env_vars" | "source" | "sources" | "destination");
+        let is_known = value.pieces.iter().all(|piece| matches!(piece, Piece::Literal(_)));
+        let text = value.shown();
+        (is_later && is_known && text.contains("{{")).then_some(text)
     }
 
     /// A text. An empty one is none.

@@ -199,7 +199,7 @@ fn into_steps(reader: &mut Reader<'_>, keys: &Keys, gives: Gives) -> Vec<Step> {
     let Gives { made, course, env, .. } = gives;
     let last = made.len().saturating_sub(1);
     let file = reader.source.name().to_owned();
-    let said = std::mem::take(&mut reader.said);
+    let said: std::sync::Arc<[_]> = std::mem::take(&mut reader.said).into();
     let step = |(index, made): (usize, Made)| Step {
         name: made.action.word().to_owned(),
         action: made.action,
@@ -217,7 +217,7 @@ fn into_steps(reader: &mut Reader<'_>, keys: &Keys, gives: Gives) -> Vec<Step> {
             earlier: index,
             ..course.clone()
         },
-        said: said.clone(),
+        said: std::sync::Arc::clone(&said),
     };
     made.into_iter().enumerate().map(step).collect()
 }

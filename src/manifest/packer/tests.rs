@@ -456,7 +456,7 @@ fn a_repository_without_anything_of_packers_runs_its_playbook() {
     let forest = forest(TEMPLATE).without("images/build.packer.json");
     assert!(matches!(&steps_of(&forest)[0].action, Action::Ansible { play, .. } if play.directory.is_none()));
     let todays = forest.with("images/build.sh", "#!/bin/sh\n");
-    assert_eq!(told_of(&todays), ["(built-in pipeline):11:19: `images/build.packer.json` is missing"]);
+    assert_eq!(told_of(&todays), ["images/build.packer.json:0:0: `images/build.packer.json` is missing"]);
 }
 
 #[test]
