@@ -319,19 +319,21 @@ fn a_service_that_is_killed_while_it_provisions_goes_on_and_leaves_nothing() {
 
 /// What is asked of the service inside the guest. A line that fails ends it, and is the last that the log shows.
 const UNDER_SYSTEMD: &str = r#"#!/bin/bash
+PS4='+ $SECONDS '
 set -euxo pipefail
 install -D -m 0644 /root/unit/factoryd.service /etc/systemd/system/factoryd.service
 install -D -m 0644 /root/unit/factoryd.sysusers /usr/lib/sysusers.d/factoryd.conf
 install -D -m 0644 /root/unit/factoryd.tmpfiles /usr/lib/tmpfiles.d/factoryd.conf
 systemd-sysusers && systemd-tmpfiles --create && systemctl daemon-reload
+sed -i 's|^base_directories = .*|base_directories = ["/srv/bases"]|' /root/unit/config.example.toml
 install -m 0640 -g factory /root/unit/config.example.toml /etc/factoryd/config.toml
 systemctl start factoryd
 systemctl is-active factoryd
 test "$(systemctl show -P NotifyAccess factoryd)" = main
 useradd --create-home --groups factory marie
 as() { runuser -u "$@"; }
-# There is no QEMU in this guest, which status says; the sandbox must work all the same.
-as marie -- factoryd status | tee /tmp/status || true
+as marie -- factoryd status | tee /tmp/status
+grep '^driver QEMU [0-9.]*, ' /tmp/status
 grep '^sandbox works (bubblewrap [0-9.]*)$' /tmp/status
 code=0; as nobody -- factoryd status || code=$?
 test "$code" = 4
@@ -358,6 +360,47 @@ as marie -- factoryd builds | grep 'failed    #1 '
 as marie -- factoryd plan | grep images/bundle-x
 as marie -- factoryd show 1 | grep 'no image, bundle or alias is called `nothing`'
 systemctl show -P StatusText factoryd | grep idle
+# A machine under the unit: its boot sector says so on the serial console, and answers no SSH.
+mkdir /srv/bases
+code='\xfc\xba\xf8\x03\xbe\x12\x7c\xac\x84\xc0\x74\x03\xee\xeb\xf8\xf4\xeb\xfd\r\na machine runs under the unit\r\n\0'
+printf "$code" >/srv/bases/says.raw
+truncate -s 1M /srv/bases/says.raw
+printf '\x55\xaa' | dd of=/srv/bases/says.raw bs=1 seek=510 conv=notrunc status=none
+cat >/home/marie/push <<'PUSH'
+set -eux
+cd ~/work
+mkdir -p os/says pipelines
+printf 'bundle:\n  name: says\n' >os/says/build-vars.yml
+cat >pipelines/says.yml <<'PIPELINE'
+version: 1
+bundles: [os/says]
+timeout: 20s
+stages:
+  - boot: { image: { path: /srv/bases/says.raw, format: raw }, memory: 64MiB }
+  - snapshot: { name: says }
+PIPELINE
+git add --all
+git -c user.name=marie -c user.email=marie@localhost commit --quiet --message 'Boot something'
+git push factoryd@localhost:repos/factory.git HEAD:main
+PUSH
+as marie -- env HOME=/home/marie sh /home/marie/push
+as marie -- timeout 200 factoryd logs -f 2 || test $? = 1
+as marie -- factoryd show 2 | grep 'a machine runs under the unit'
+# What the daemon starts to make a base image, under the unit's own settings; all of it takes minutes in here.
+cat >/usr/local/bin/probe <<'PROBE'
+#!/bin/bash
+set -euxo pipefail
+mkdir /var/lib/factoryd/probe && cd /var/lib/factoryd/probe
+TMPDIR=$PWD mmdebstrap --mode=fakechroot --variant=extract --format=directory --aptopt='Acquire::Languages "none"' \
+  --include=passwd bookworm root /etc/apt/sources.list.d/0000sources.list
+# Where the unit forbids it, this bit is lost, and with it the file.
+test -u root/usr/bin/passwd
+PROBE
+chmod 0755 /usr/local/bin/probe
+sed -e 's|^ExecStart=.*|ExecStart=/usr/local/bin/probe|' -e 's|^Type=.*|Type=oneshot|' -e 's|^RuntimeDirectory=.*|RuntimeDirectory=probe|' \
+  -e '/^WatchdogSec/d;/^Restart/d;s/^TimeoutStartSec=.*/TimeoutStartSec=8min/' /etc/systemd/system/factoryd.service >/etc/systemd/system/probe.service
+systemctl start probe || { journalctl -u probe -n 80 --no-pager; exit 1; }
+journalctl -u probe -n 20 --no-pager
 # What the daemon's memory is at rest, unoptimised.
 grep VmRSS "/proc/$(systemctl show -P MainPID factoryd)/status"
 began=$SECONDS
@@ -387,7 +430,7 @@ fn the_unit_runs_under_systemd_with_its_sandbox() {
         std::fs::copy(&from, unit.join(from.file_name().expect("a name"))).expect("copied");
     }
     said(program("strip").arg("-o").arg(author.path().join("os/host/factoryd")).arg(BINARY)).ended(0);
-    let packages = "packages: [git, bubblewrap, ";
+    let packages = "packages: [git, bubblewrap, qemu-system-x86, qemu-utils, mmdebstrap, fakechroot, fakeroot, ";
     // Room for what the daemon wants to be free before it starts a build.
     let stages = recipe().replace("packages: [", packages).replace("memory: 1GiB", "memory: 1GiB\n      disk: 8GiB");
     assert!(stages.contains(packages) && stages.contains("disk: 8GiB"), "{stages}");

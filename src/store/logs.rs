@@ -7,7 +7,7 @@
 
 use std::collections::HashMap;
 use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::{self, BufRead as _, BufReader, Write as _};
+use std::io::{self, BufRead as _, BufReader, Seek as _, Write as _};
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -292,13 +292,14 @@ fn insert_log(tx: &Transaction<'_>, build: BuildNo, blob: (Digest, u64), lines: 
 /// With a checksum of its own in the packed file, so that reading a part of it notices damage too.
 fn pack(path: &Path, blobs: &Blobs) -> Result<Option<(Blob, u64)>, StoreError> {
     let failed = |source| StoreError::file("pack", path, source);
-    let file = match File::open(path) {
+    // Opened once: somebody else who packs it too, such as a collection, may take it away meanwhile.
+    let mut plain = match File::open(path) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(failed(error)),
     };
-    let (lines, ..) = count(&file).map_err(failed)?;
-    let mut plain = File::open(path).map_err(failed)?;
+    let (lines, ..) = count(&plain).map_err(failed)?;
+    plain.rewind().map_err(failed)?;
     let mut encoder = zstd::Encoder::new(blobs.writer()?, 0).map_err(failed)?;
     encoder.include_checksum(true).map_err(failed)?;
     io::copy(&mut plain, &mut encoder).map_err(failed)?;

@@ -1,7 +1,8 @@
 //! The engine's ports over the [`World`]: stricter than anything real, and quick.
 //!
 //! In a guest, `echo TEXT` prints and `fail TEXT` prints an error and ends with code 1, in commands, scripts and playbooks;
-//! pytest runs functions called `test_…`, and one fails that says `assert False`.
+//! pytest runs functions called `test_…`, and one fails that says `assert False`. `flood N` prints N lines; what follows
+//! `report:` in the tests is the report, as it stands.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -440,10 +441,12 @@ impl FakeHost {
                 Ok(HostEnd { exit: perform(&text, lines), collected: Vec::new(), refused: Vec::new() })
             }
             HostProgram::Pytest { path, report, .. } => {
-                let (cases, failed) = cases(&texts(&file(path)).concat(), lines);
+                let text = texts(&file(path)).concat();
+                let (cases, failed) = cases(&text, lines);
+                let suite = || format!("<testsuite name=\"suite\">{cases}</testsuite>");
+                let xml = text.split_once("report:").map_or_else(suite, |(_, xml)| xml.trim().to_owned());
                 let to = job.collect_into.join(report);
-                let written = fs::create_dir_all(to.parent().expect("a parent"))
-                    .and_then(|()| fs::write(&to, format!("<testsuite name=\"suite\">{cases}</testsuite>")));
+                let written = fs::create_dir_all(to.parent().expect("a parent")).and_then(|()| fs::write(&to, xml));
                 written.map_err(|error| PortError::unavailable(error.to_string()))?;
                 let exit = Exit::Code(i32::from(failed));
                 Ok(HostEnd { exit, collected: vec![PathBuf::from(report)], refused: Vec::new() })
@@ -475,6 +478,9 @@ fn perform(text: &str, lines: &Lines) -> Exit {
     for command in text.split(['\n', ';']).map(str::trim) {
         if let Some(said) = command.strip_prefix("echo ") {
             lines.line(said.as_bytes());
+        }
+        if let Some(count) = command.strip_prefix("flood ").and_then(|count| count.parse().ok()) {
+            (0..count).for_each(|at: u64| lines.line(format!("line {at} of a flood").as_bytes()));
         }
         if let Some(said) = command.strip_prefix("fail ") {
             lines.line(format!("E: {said}").as_bytes());

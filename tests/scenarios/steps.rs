@@ -1,7 +1,9 @@
 //! Steps whose way to the guest and to the host is theirs alone: Ansible inside the guest, secrets, logs without end.
 
 use std::process::Command;
+use std::time::{Duration, Instant};
 
+use factoryd::domain::id::BuildNo;
 use factoryd::engine::BuildRequest;
 
 use crate::factory::Factory;
@@ -84,4 +86,30 @@ fn a_branch_that_does_not_publish_is_given_no_secret() {
         "the step is not given the secret token: a branch that does not publish is given no secret and no network"
     );
     assert_eq!(factory.world.count("pytest"), 1, "only main's tests ran");
+}
+
+#[test]
+fn two_hundred_thousand_lines_are_archived_and_read_again() {
+    let mut factory = Factory::new();
+    let began = Instant::now();
+    factory.deliver(&[("images/web/scripts/install.sh", "#!/bin/sh\nflood 200000\n")]);
+    assert!(factory.ended(1).starts_with("passed"), "{}", factory.ended(1));
+    let log = factory.artifact(1, "packer.latest.log");
+    assert_eq!(log.lines().filter(|line| line.ends_with(" of a flood")).count(), 200_000);
+    // Minutes, if reading a page reads all pages before it.
+    assert!(began.elapsed() < Duration::from_secs(30), "{:?}", began.elapsed());
+}
+
+#[test]
+fn a_report_with_entities_gives_no_results_and_says_why() {
+    let mut factory = Factory::new();
+    let bomb = "def test_port():\n    assert True\n# report:\n<!DOCTYPE s [<!ENTITY a SYSTEM \"/etc/shadow\">]>\n<testsuite name=\"&a;\"><testcase name=\"t\"/></testsuite>\n";
+    factory.deliver(&[("images/web/tests/test_web.py", bomb)]);
+    let log = factory.artifact(1, "packer.latest.log");
+    let why =
+        "test: the report 2-pytest.xml can't be read: the report has a document type, which JUnit reports do not have";
+    assert!(log.lines().any(|line| line == why), "{log}");
+    assert!(!log.contains("root:"), "{log}");
+    let cases = factory.run(|engine| async move { engine.store().test_cases(BuildNo(1)).await }).expect("read");
+    assert!(cases.is_empty(), "{cases:?}");
 }
