@@ -297,3 +297,17 @@ fn who_asks_for_what_wants_attention_is_told_that_and_how_much_is_fresh() {
     assert_eq!(look(Which::Attention(3)), (all.to_owned(), 0), "so few are all shown");
     assert_eq!(look(Which::Attention(2)), ("images/site failed".to_owned(), 2));
 }
+
+#[test]
+fn only_the_reports_of_the_test_stage_are_its_tests() {
+    let mut factory = Factory::new();
+    factory.edit(
+        "pipelines/images.yml",
+        "- ansible: ansible/site.yml",
+        "- ansible: ansible/site.yml\n        - pytest: checks",
+    );
+    let failing = "def test_port():\n    assert False\n";
+    let checks = ("images/web/checks/test_disk.py", "def test_disk():\n    assert True\n");
+    factory.deliver(&[checks, ("images/web/tests/test_web.py", failing)]);
+    assert_eq!(factory.failure(1).message, "1 of 1 test failed");
+}

@@ -1,11 +1,12 @@
 //! What the tests say of themselves: the JUnit reports that their steps left.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::super::log::StepLog;
 use super::super::runner::Run;
 use super::steps::reports_of;
 use crate::blocking;
+use crate::domain::pipeline::Stage;
 use crate::engine::junit::{self, Reports, Tally};
 use crate::store::{CaseOutcome, TestCase};
 
@@ -20,7 +21,27 @@ pub(super) struct Tests {
     pub(super) tally: Tally,
 }
 
-/// Reads every JUnit report that the steps left. One that can't be read is said in the log and lost to nobody: it is
+/// Removes what an earlier attempt of a stage left, so that its tests are not counted again.
+pub(super) async fn clear(run: &Run, stage: Stage) {
+    let directory = reports_of(run);
+    blocking::run(move || {
+        for old in of_stage(&directory, stage) {
+            // What can't be removed is read again at worst.
+            drop(std::fs::remove_dir_all(old));
+        }
+    })
+    .await;
+}
+
+/// The directories of a stage's steps: `test-2` is its second's.
+fn of_stage(directory: &Path, stage: Stage) -> Vec<PathBuf> {
+    let prefix = format!("{stage}-");
+    let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
+    let ours = entries.filter(|entry| entry.file_name().to_string_lossy().starts_with(&prefix));
+    ours.map(|entry| entry.path()).collect()
+}
+
+/// Reads every JUnit report that the steps of `test` left. One that can't be read is said in the log and lost to nobody: it is
 /// archived as it is.
 pub(super) async fn read(run: &Run, log: &StepLog) -> Tests {
     let directory = reports_of(run);
@@ -40,7 +61,9 @@ pub(super) async fn read(run: &Run, log: &StepLog) -> Tests {
 
 fn read_all(directory: &Path) -> (Reports, Vec<String>) {
     let (mut files, mut reports, mut faults) = (Vec::new(), Reports::default(), Vec::new());
-    super::archive::files_below(directory, &mut files);
+    for directory in of_stage(directory, Stage::Test) {
+        super::archive::files_below(&directory, &mut files);
+    }
     files.sort();
     for file in files.iter().filter(|file| file.extension().is_some_and(|extension| extension == "xml")) {
         if let Err(error) = read_one(file, &mut reports) {

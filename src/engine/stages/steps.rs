@@ -30,6 +30,7 @@ pub(super) struct Steps<'a> {
 /// that belongs to it.
 pub(super) async fn run(run: &mut Run, steps: &Steps<'_>) -> Result<(), Stop> {
     checkout(run).await?;
+    super::reports::clear(run, steps.stage).await;
     let of = u32::try_from(steps.steps.len()).unwrap_or(u32::MAX);
     let mut group = Group { wait: steps.wait.clone(), left: 0 };
     let (mut at, mut is_again) = (0, false);
@@ -211,7 +212,7 @@ async fn on_host(
         network: step.network,
         access,
         collect,
-        collect_into: reports_of(run).join(number.to_string()),
+        collect_into: reports_of(run).join(format!("{}-{number}", steps.stage)),
     };
     let end = run.engine.host().run(&job, lines, wait).await?;
     for refused in &end.refused {
