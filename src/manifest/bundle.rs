@@ -384,6 +384,11 @@ fn at_vars(file: &PipelineFile, vars: &vars::Vars, mut faults: Vec<Fault>) -> Ve
             && fault.file == file.name()
             && matches!(fault.code, "missing-file" | "bad-link" | "submodule")
     };
+    for fault in faults.iter_mut().filter(|fault| fault.code == super::pipeline::GLANCE_OPTIONS) {
+        if let Some(at) = vars.fault(fault.code, "bad-flag", &fault.message) {
+            *fault = at.with_help(&fault.help);
+        }
+    }
     for fault in faults.iter_mut().filter(of_template) {
         let usual = || Fault::new(super::pipeline::USUAL_TEMPLATE, Span::default(), fault.code, &fault.message);
         let at = vars.fault("packer_file", fault.code, &fault.message).unwrap_or_else(usual);

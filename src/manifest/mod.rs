@@ -22,6 +22,7 @@ mod discovery;
 pub mod fault;
 mod fields;
 mod files;
+mod glance;
 mod globs;
 mod hints;
 mod mentions;

@@ -11,10 +11,11 @@ use super::node::{Kind, Node};
 use super::packer::Templates;
 use super::reader::{Binding, FromTemplates, Need, Reader, Reads};
 use super::yaml;
-use super::{stages, steps};
+use super::{glance, stages, steps};
+use crate::domain::expression::Text;
 use crate::domain::inputs::Input;
 use crate::domain::path::RepoPath;
-use crate::domain::pipeline::{BaseImage, Boot, Pipeline, SharedChange, Stage};
+use crate::domain::pipeline::{BaseImage, Boot, Pipeline, SharedChange, Snapshot, Stage};
 use crate::domain::value::Value;
 
 /// How long a build may take where the pipeline does not say.
@@ -22,6 +23,9 @@ const TIMEOUT: Duration = Duration::from_secs(90 * 60);
 
 /// The vars file of a bundle where the pipeline does not say.
 const VARS: &str = "build-vars.yml";
+
+/// The key of the vars for flags of the image client; also the code of what is wrong with them.
+pub(super) const GLANCE_OPTIONS: &str = "final_glance_options";
 
 /// The name of the built-in pipeline in messages.
 const BUILTIN: &str = "(built-in pipeline)";
@@ -229,6 +233,7 @@ impl PipelineFile {
         let boot = boot.map(|boot| self.boots_from(&mut reader, boot));
         let test = find(Stage::Test).and_then(|node| steps::test(&mut reader, node));
         let snapshot = find(Stage::Snapshot).and_then(|node| stages::snapshot(&mut reader, node));
+        let snapshot = snapshot.map(|snapshot| with_glance_options(&mut reader, snapshot, scope));
         let vars = Arc::new(scope.and_then(|scope| scope.get("vars")).cloned().unwrap_or(Value::Null));
         let render = find(Stage::Render).and_then(|node| stages::render(&mut reader, node, vars));
         faults.append(&mut reader.faults);
@@ -267,6 +272,37 @@ impl PipelineFile {
         }
         boot
     }
+}
+
+/// The snapshot with what `final_glance_options` of the vars says, which wins.
+fn with_glance_options(reader: &mut Reader<'_>, mut snapshot: Snapshot, scope: Option<&Value>) -> Snapshot {
+    let Some(value) = scope.and_then(|scope| scope.get("vars")?.get(GLANCE_OPTIONS)) else { return snapshot };
+    let options = match value {
+        Value::Null => return snapshot,
+        Value::String(text) => glance::read(text),
+        other => Err(format!("`{GLANCE_OPTIONS}` takes a text, and this is {}", other.kind())),
+    };
+    let options = match options {
+        Ok(options) => options,
+        Err(why) => {
+            let help = "known are --min-disk, --min-ram, --property, --protected, --unprotected, --tag, --private, --shared, \
+                        --community, --public and --os-*";
+            reader.fault(Span::default(), GLANCE_OPTIONS, why, help);
+            return snapshot;
+        }
+    };
+    let counted = |name: &str, value: &str| (Stage::Snapshot, Input::value(format!("{GLANCE_OPTIONS} {name}"), value));
+    if let Some(min_disk) = options.min_disk {
+        snapshot.min_disk = min_disk;
+        reader.found.inputs.push(counted("min_disk", &min_disk.to_string()));
+    }
+    for (name, value) in options.properties {
+        reader.found.inputs.push(counted(&name, &value));
+        snapshot.properties.retain(|(known, _)| *known != name);
+        snapshot.properties.push((name, Text::literal(value)));
+    }
+    snapshot.properties.sort_by(|one, other| one.0.cmp(&other.0));
+    snapshot
 }
 
 fn described(image: &BaseImage) -> String {

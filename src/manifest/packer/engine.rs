@@ -4,6 +4,7 @@
 //! which only packer could fill in. Go's own words (`if`, `range`, `printf` …) are refused by name.
 
 use super::super::fault::quoted;
+use super::syntax::{Argument, Expression, Parser, action, is_comment, trims};
 use super::variables::Variables;
 use crate::domain::expression::Text;
 use crate::domain::inputs::Input;
@@ -78,6 +79,32 @@ impl Rendered {
             }
         }
         self.origins.extend(other.origins);
+    }
+
+    /// The parts between commas. None of nothing.
+    pub(super) fn at_commas(self) -> Vec<Self> {
+        let origins = self.origins;
+        let mut parts = vec![Self { pieces: Vec::new(), origins: origins.clone() }];
+        for piece in self.pieces {
+            let texts: Vec<Piece> = match piece {
+                Piece::Literal(text) => text.split(',').map(|part| Piece::Literal(part.to_owned())).collect(),
+                Piece::Given(name, text) if !text.is_open() && text.to_string().contains(',') => {
+                    let known = text.to_string();
+                    let part = |(index, part)| Piece::Given(format!("{name} part {index}"), Text::literal(part));
+                    known.split(',').enumerate().map(part).collect()
+                }
+                piece => vec![piece],
+            };
+            for (index, piece) in texts.into_iter().enumerate() {
+                if index > 0 {
+                    parts.push(Self { pieces: Vec::new(), origins: origins.clone() });
+                }
+                if let Some(last) = parts.last_mut() {
+                    last.push(Self { pieces: vec![piece], origins: Vec::new() });
+                }
+            }
+        }
+        if parts.len() == 1 && parts[0].pieces.is_empty() { Vec::new() } else { parts }
     }
 
     /// Plain characters behind this.
@@ -233,164 +260,24 @@ pub(super) fn render(text: &str, scope: Scope<'_>) -> Result<Rendered, Trouble> 
     Ok(rendered)
 }
 
-/// What stands between `{{` and its `}}`, and what comes behind: a `}}` in a text does not end it.
-fn action(text: &str) -> Result<(&str, &str), Trouble> {
-    let inside = &text[2..];
-    let mut quote = None;
-    let mut chars = inside.char_indices();
-    while let Some((at, c)) = chars.next() {
-        match (quote, c) {
-            (None, '`' | '"' | '\'') => quote = Some(c),
-            (Some('"' | '\''), '\\') => drop(chars.next()),
-            (Some(open), c) if open == c => quote = None,
-            (None, '}') if inside[at..].starts_with("}}") => return Ok((&inside[..at], &inside[at + 2..])),
-            _ => {}
-        }
-    }
-    let piece: String = text.chars().take(30).collect();
-    Err(Trouble::new(&piece, "`{{` is never closed", "close the expression with `}}`"))
-}
-
-fn trims(inside: &str) -> (&str, bool, bool) {
-    let blank = |c: char| c.is_whitespace();
-    let (inside, before) = match inside.strip_prefix('-').filter(|rest| rest.starts_with(blank)) {
-        Some(rest) => (rest, true),
-        None => (inside, false),
-    };
-    match inside.strip_suffix('-').filter(|rest| rest.ends_with(blank)) {
-        Some(rest) => (rest, before, true),
-        None => (inside, before, false),
-    }
-}
-
-fn is_comment(inside: &str) -> bool {
-    let inside = inside.trim();
-    inside.starts_with("/*") && inside.ends_with("*/")
-}
-
-/// A pipeline of commands, each a list of arguments.
-type Expression = Vec<Vec<Argument>>;
-
-#[derive(Debug)]
-enum Argument {
-    Name(String),
-    Field(String),
-    Text(String),
-    Number(i64),
-    Inner(Expression),
-}
-
-struct Parser<'t> {
-    rest: &'t str,
-    piece: &'t str,
-    depth: usize,
-}
-
-impl<'t> Parser<'t> {
-    fn new(rest: &'t str, piece: &'t str) -> Self {
-        Self { rest, piece, depth: 0 }
-    }
-
-    fn wrong(&self, message: impl Into<String>) -> Trouble {
-        let help = "understood are functions of packer with texts as arguments, such as {{ user `name` }}";
-        Trouble::new(self.piece, message, help)
-    }
-
-    fn expression(&mut self) -> Result<Expression, Trouble> {
-        let mut commands = vec![Vec::new()];
-        loop {
-            self.rest = self.rest.trim_start();
-            let Some(c) = self.rest.chars().next() else {
-                return if self.depth == 0 { self.checked(commands) } else { Err(self.wrong("a `)` is missing")) };
-            };
-            if c == '|' {
-                commands.push(Vec::new());
-                self.rest = &self.rest[1..];
-                continue;
-            }
-            if c == ')' && self.depth > 0 {
-                return self.checked(commands);
-            }
-            let argument = self.argument(c)?;
-            if let Some(command) = commands.last_mut() {
-                command.push(argument);
-            }
-        }
-    }
-
-    fn checked(&self, commands: Expression) -> Result<Expression, Trouble> {
-        match commands.iter().any(Vec::is_empty) {
-            true => Err(self.wrong("an expression says nothing")),
-            false => Ok(commands),
-        }
-    }
-
-    fn argument(&mut self, first: char) -> Result<Argument, Trouble> {
-        match first {
-            '`' => self.raw(),
-            '"' => self.quoted(),
-            '(' => {
-                self.depth += 1;
-                if self.depth > 20 {
-                    return Err(self.wrong("brackets lie too deep in each other"));
-                }
-                self.rest = &self.rest[1..];
-                let inner = self.expression()?;
-                self.rest = &self.rest[1..];
-                self.depth -= 1;
-                Ok(Argument::Inner(inner))
-            }
-            '.' => {
-                self.rest = &self.rest[1..];
-                Ok(Argument::Field(self.word()))
-            }
-            '-' | '0'..='9' => {
-                let sign = if first == '-' { 1 } else { 0 };
-                self.rest = &self.rest[sign..];
-                let word = self.word();
-                let number: i64 = word.parse().map_err(|_| self.wrong(format!("{} is no number", quoted(&word))))?;
-                Ok(Argument::Number(if sign == 1 { -number } else { number }))
-            }
-            c if c.is_alphabetic() || c == '_' => Ok(Argument::Name(self.word())),
-            c => Err(self.wrong(format!("`{c}` is not understood in an expression"))),
-        }
-    }
-
-    fn word(&mut self) -> String {
-        let end = self.rest.find(|c: char| !c.is_alphanumeric() && c != '_' && c != '.').unwrap_or(self.rest.len());
-        let (word, rest) = self.rest.split_at(end);
-        self.rest = rest;
-        word.to_owned()
-    }
-
-    fn raw(&mut self) -> Result<Argument, Trouble> {
-        let inside = &self.rest[1..];
-        let end = inside.find('`').ok_or_else(|| self.wrong("a text has no closing backquote"))?;
-        self.rest = &inside[end + 1..];
-        Ok(Argument::Text(inside[..end].to_owned()))
-    }
-
-    fn quoted(&mut self) -> Result<Argument, Trouble> {
-        let mut text = String::new();
-        let mut chars = self.rest[1..].char_indices();
-        while let Some((at, c)) = chars.next() {
-            match c {
-                '"' => {
-                    self.rest = &self.rest[at + 2..];
-                    return Ok(Argument::Text(text));
-                }
-                '\\' => match chars.next() {
-                    Some((_, 'n')) => text.push('\n'),
-                    Some((_, 't')) => text.push('\t'),
-                    Some((_, c @ ('\\' | '"'))) => text.push(c),
-                    _ => return Err(self.wrong("an escape in a text is not understood")),
-                },
-                c => text.push(c),
-            }
-        }
-        Err(self.wrong("a text has no closing quote"))
-    }
-}
+/// The functions that are understood.
+const FUNCTIONS: [&str; 15] = [
+    "user",
+    "env",
+    "build_name",
+    "build_type",
+    "template_dir",
+    "pwd",
+    "timestamp",
+    "uuid",
+    "isotime",
+    "strftime",
+    "upper",
+    "lower",
+    "split",
+    "replace",
+    "replace_all",
+];
 
 enum Val {
     Text(Rendered),
@@ -422,6 +309,9 @@ fn call(command: &[Argument], last: Option<Val>, scope: Scope<'_>, piece: &str) 
         _ if !rest.is_empty() || last.is_some() => return Err(wrong("only a function can take arguments".into())),
         other => return value(other, scope, piece),
     };
+    if !FUNCTIONS.contains(&name.as_str()) {
+        return Err(unknown(name, piece));
+    }
     let mut arguments = rest.iter().map(|argument| value(argument, scope, piece)).collect::<Result<Vec<_>, _>>()?;
     arguments.extend(last);
     function(name, arguments, scope, piece)

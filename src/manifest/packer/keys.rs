@@ -184,12 +184,15 @@ impl Reader<'_> {
         Some((text, said.span))
     }
 
-    /// A list of texts; one text is a list of one.
+    /// A list of texts; one text is a list of its parts between commas, as packer takes it.
     pub(super) fn texts(&mut self, keys: &Keys, name: &str) -> Option<Vec<Said>> {
         let (_, node) = keys.get(name)?;
         let texts: Vec<Said> = match &node.kind {
             Kind::List(items) => items.iter().filter_map(|item| self.scalar(item, name)).collect(),
-            _ => vec![self.scalar(node, name)?],
+            _ => {
+                let Said { value, span } = self.scalar(node, name)?;
+                value.at_commas().into_iter().map(|value| Said { value, span }).collect()
+            }
         };
         let shown = texts.iter().map(|said| Value::String(said.value.shown())).collect();
         self.said.push((name.to_owned(), Value::List(shown)));
@@ -221,11 +224,18 @@ impl Reader<'_> {
     /// Whole numbers.
     pub(super) fn numbers(&mut self, keys: &Keys, name: &str) -> Option<Vec<i64>> {
         let (_, node) = keys.get(name)?;
-        let items = match &node.kind {
-            Kind::List(items) => items.iter().collect(),
-            _ => vec![node],
+        let numbers: Vec<i64> = match &node.kind {
+            Kind::List(items) => items.iter().filter_map(|node| self.number_of(node, name)).collect(),
+            Kind::Scalar { value: Value::String(_), .. } => {
+                let parts = self.scalar(node, name)?.value.at_commas();
+                let numbers: Option<Vec<i64>> = parts.iter().map(|part| part.shown().trim().parse().ok()).collect();
+                if numbers.is_none() {
+                    self.wrong(node.span, name, "whole numbers", node);
+                }
+                numbers?
+            }
+            _ => vec![self.number_of(node, name)?],
         };
-        let numbers: Vec<i64> = items.into_iter().filter_map(|node| self.number_of(node, name)).collect();
         self.said.push((name.to_owned(), Value::List(numbers.iter().copied().map(Value::Int).collect())));
         Some(numbers)
     }

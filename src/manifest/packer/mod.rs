@@ -21,6 +21,7 @@ mod playbook;
 mod provisioners;
 mod refused;
 mod shell;
+mod syntax;
 mod templates;
 mod variables;
 

@@ -262,6 +262,34 @@ fn what_differs_between_builders_is_read_for_the_one_that_is_meant() {
 }
 
 #[test]
+fn a_text_for_a_list_is_cut_at_its_commas() {
+    let steps = steps(&with(
+        r#"{ "type": "shell", "inline": "echo {{ user `a` }}, echo c", "valid_exit_codes": "0,2",
+             "environment_vars": "X=1,Y=2" }"#,
+    ));
+    let Action::Shell { text, laid: Some(laid) } = &steps[0].action else { panic!("lines") };
+    assert_eq!(text.to_string(), "echo b\n echo c");
+    assert_eq!(steps[0].course.exit_codes, [0, 2]);
+    assert!(laid.command.to_string().ends_with("X='1' Y='2'  /tmp/factoryd-script.sh"), "{}", laid.command);
+}
+
+#[test]
+fn final_glance_options_win() {
+    let with_options = |options: &str| {
+        let vars = format!("{VARS}  properties: {{ os: x, cpus: 2 }}\nfinal_glance_options: {options}\n");
+        forest(TEMPLATE).with("images/bundle-web/build-vars.yml", &vars)
+    };
+    let snapshot = pipeline(&with_options("--min-disk 7 --property os=y --protected")).snapshot.expect("snapshot");
+    let properties: Vec<String> = snapshot.properties.iter().map(|(key, text)| format!("{key}={text}")).collect();
+    assert_eq!((snapshot.min_disk, properties.join(" ")), (7, "cpus=2 os=y protected=true".to_owned()));
+    assert_eq!(pipeline(&with_options("\"  \"")).snapshot.expect("snapshot").min_disk, 20);
+    assert_eq!(changed(&with_options("--min-disk  7"), &with_options("' --min-disk=7'")), [""; 0]);
+    assert_eq!(changed(&with_options("--min-disk 7"), &with_options("--min-disk 8")), ["snapshot"]);
+    let told = told_of(&with_options("--owner me"));
+    assert_eq!(told, ["images/bundle-web/build-vars.yml:5:1: the flag `--owner` is not understood"]);
+}
+
+#[test]
 fn files_are_copied_as_scp_copies_them() {
     let forest = forest(&with(
         r#"{ "type": "file", "source": "files/", "destination": "/opt/" },
