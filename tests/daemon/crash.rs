@@ -6,11 +6,16 @@ use std::time::Duration;
 use rustix::process::Signal;
 
 use super::factory::{Author, Factory, WAITING, pause_for};
+use super::images::{bundle, serve};
 
 #[test]
 fn a_daemon_that_is_killed_at_random_forgets_nothing_and_repeats_no_number() {
-    let mut factory = Factory::new();
+    let mut factory = Factory::with("", "[download]\nallow_private = [\"127.0.0.0/8\"]\n");
     let author = Author::new(&["bundle-a", "bundle-b"]);
+    // One build lives long enough to be interrupted: its base image never comes.
+    let port = serve(b"");
+    let zeros = "0".repeat(64);
+    bundle(&author, "silent", &format!("{{ url: \"http://127.0.0.1:{port}/silence\", sha256: {zeros}, format: raw }}"));
     let mut noise = 0x9e37_79b9_u64;
     for round in 0..12 {
         for bundle in ["bundle-a", "bundle-b"] {
@@ -37,8 +42,11 @@ fn a_daemon_that_is_killed_at_random_forgets_nothing_and_repeats_no_number() {
     // What was pushed last is known to have failed, once for each bundle.
     for bundle in ["bundle-a", "bundle-b"] {
         let (message, _) = factory.failed(factory.build_of(bundle));
-        assert!(message.contains("nothing-11") || message.contains("the daemon stopped"), "{message}");
+        assert!(message.contains("nothing-11") || message.contains("was broken off 3 times"), "{message}");
     }
+    let silent = factory.ended(factory.build_of("silent"));
+    assert_eq!((&silent["outcome"], &silent["attempt"]), (&"failed".into(), &3.into()), "{silent}");
+    assert!(silent["error"]["message"].as_str().is_some_and(|why| why.contains("was broken off 3 times")), "{silent}");
     factory.is_well();
     let scratch = std::fs::read_dir(factory.state().join("scratch")).map(Iterator::count).unwrap_or(0);
     assert_eq!(scratch, 0, "scratch directories are left");

@@ -134,8 +134,14 @@ impl Factory {
 
     /// Starts the daemon and waits until it answers.
     pub(crate) fn start(&mut self) {
+        self.start_with(&[]);
+    }
+
+    /// Starts it with more in its environment.
+    pub(crate) fn start_with(&mut self, environment: &[(&str, &OsStr)]) {
         let mut command = program(BINARY);
         command.args([OsStr::new("serve"), "--config".as_ref(), self.config().as_os_str()]);
+        command.envs(environment.iter().copied());
         self.start_as(command);
     }
 

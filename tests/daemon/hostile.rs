@@ -7,14 +7,15 @@ use std::process::Stdio;
 
 use super::factory::{Author, Factory, WAITING, said};
 
-/// What a push of a broken thing shows, beside a good bundle that is queued all the same.
+/// What a push of a broken thing shows, beside a good bundle that is built all the same, as far as anything is here.
 fn shown(spoil: impl FnOnce(&Author)) -> String {
-    let factory = Factory::with("", WAITING);
+    let factory = Factory::new();
     let author = Author::new(&["bundle-good"]);
     spoil(&author);
     let shown = author.push(&factory, "Spoil it");
     assert_eq!(factory.build_of("bundle-good"), 1, "{shown}");
     assert!(shown.contains("#1 images/bundle-good"), "{shown}");
+    assert!(factory.failed(1).0.contains("`nothing`"), "its build runs");
     factory.is_well();
     shown
 }
@@ -266,5 +267,106 @@ fn all_bombs_together_leave_the_daemon_small() {
         factory.json(["plan"]);
     }
     eprintln!("the daemon had at most {} MiB resident", factory.most_resident() >> 10);
+    factory.is_well();
+}
+
+/// The tree of a commit with a directory of many files in it, at a path.
+fn push_many(author: &Author, factory: &Factory, path: &[&str], files: usize, changed: &str) {
+    let blob = pipe(author, &["hash-object", "-w", "--stdin"], b"the same in all of them");
+    let other = pipe(author, &["hash-object", "-w", "--stdin"], changed.as_bytes());
+    let mut entries: String = (0..files).map(|at| format!("100644 blob {blob}\tfile-{at}\n")).collect();
+    entries += format!("100644 blob {other}\tsite.yml\n").as_str();
+    let many = pipe(author, &["mktree"], entries.as_bytes());
+    let tree = graft(author, author.git(["rev-parse", "HEAD^{tree}"]).trim(), path, &many);
+    let commit = pipe(author, &["commit-tree", &tree, "-p", "HEAD", "-m", changed], b"");
+    author.git(["update-ref", "HEAD", &commit]);
+    let said = author.try_push(factory, "main");
+    assert_eq!(said.code, 0, "{said:?}");
+}
+
+const WITH_ANSIBLE: &str = "version: 1
+bundles: [images/bundle-*]
+stages:
+  - boot: { image: \"{{ bundle.img_base }}\" }
+  - provision:
+      steps:
+        - ansible: ansible/site.yml
+          inputs: [/shared]
+  - snapshot: { name: \"{{ bundle.name }}\" }
+";
+
+#[test]
+fn one_change_among_twenty_thousand_files_is_planned_in_a_moment() {
+    let factory = Factory::with("", WAITING);
+    let author = Author::new(&["bundle-large"]);
+    author.write("pipelines/bundle.yml", WITH_ANSIBLE);
+    author.write("shared/one", "x");
+    author.commit("Begin");
+    for changed in ["- hosts: all\n", "- hosts: all # changed\n"] {
+        push_many(&author, &factory, &["images", "bundle-large", "ansible"], 20_000, changed);
+        factory.until("it is planned", |factory| {
+            let head = author.git(["rev-parse", "HEAD"]);
+            (factory.json(["builds"])["builds"][0]["commit"] == head.trim()).then_some(())
+        });
+    }
+    let said = factory.run(["plan", "HEAD~1..HEAD", "--repo", author.path().to_str().expect("UTF-8")]);
+    assert!(said.out.contains("images/bundle-large"), "{said:?}");
+    assert!(said.took.as_secs() < 5, "{said:?}");
+    for arguments in [&["plan"][..], &["why", "2"], &["status"]] {
+        let said = factory.run(arguments);
+        assert!(said.code == 0 && said.took.as_secs() < 5, "{said:?}");
+    }
+    factory.is_well();
+}
+
+#[test]
+fn what_two_hundred_bundles_share_is_held_once() {
+    let factory = Factory::with("", WAITING);
+    let author = Author::new(&[]);
+    author.write("pipelines/bundle.yml", WITH_ANSIBLE);
+    for at in 0..200 {
+        author.bundle(&format!("bundle-{at}"), "nothing");
+        author.write(&format!("images/bundle-{at}/ansible/site.yml"), "- hosts: all\n");
+    }
+    author.commit("Begin");
+    push_many(&author, &factory, &["shared"], 20_000, "- hosts: all\n");
+    factory.until("all are queued", |factory| {
+        let status = factory.json(["status"]);
+        status["queue"].as_array().is_some_and(|queue| queue.len() == 200).then_some(())
+    });
+    let said = factory.run(["plan"]);
+    assert!(said.code == 0 && said.took.as_secs() < 5, "{:?}", said.took);
+    eprintln!("the daemon had at most {} MiB resident", factory.most_resident() >> 10);
+    factory.is_well();
+}
+
+#[test]
+fn a_bundle_that_is_too_deep_or_too_wide_hides_no_other() {
+    let factory = Factory::new();
+    let author = Author::new(&["bundle-good", "bundle-deep", "bundle-wide"]);
+    author.commit("Begin");
+    let blob = pipe(&author, &["hash-object", "-w", "--stdin"], b"x");
+    let mut deep = pipe(&author, &["mktree"], format!("100644 blob {blob}\tx.j2\n").as_bytes());
+    for _ in 0..70 {
+        deep = pipe(&author, &["mktree"], format!("040000 tree {deep}\td\n").as_bytes());
+    }
+    let entries: String = (0..200_001).map(|at| format!("100644 blob {blob}\t{at:06}\n")).collect();
+    let wide = pipe(&author, &["mktree"], entries.as_bytes());
+    let mut tree = author.git(["rev-parse", "HEAD^{tree}"]).trim().to_owned();
+    for (bundle, odd) in [("bundle-deep", &deep), ("bundle-wide", &wide)] {
+        tree = graft(&author, &tree, &["images", bundle, "output"], odd);
+    }
+    let commit = pipe(&author, &["commit-tree", &tree, "-p", "HEAD", "-m", "Go deep"], b"");
+    author.git(["update-ref", "HEAD", &commit]);
+    let said = author.try_push(&factory, "main");
+    assert_eq!(said.code, 0, "{said:?}");
+    let good = factory.build_of("bundle-good");
+    assert!(factory.failed(good).0.contains("`nothing`"), "its build runs");
+    let status = factory.tell(["status"]);
+    for bundle in ["images/bundle-deep", "images/bundle-wide"] {
+        assert!(status.contains(bundle), "{bundle}: {status}");
+    }
+    assert!(said.remote().contains("bundle-deep is unbuildable: "), "{}", said.remote());
+    assert!(said.remote().contains("bundle-wide is unbuildable: "), "{}", said.remote());
     factory.is_well();
 }

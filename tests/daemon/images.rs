@@ -6,7 +6,7 @@ use std::net::TcpListener;
 use super::factory::{Author, Factory, program, said};
 
 /// A bundle below `os/` with a pipeline of its own, since a base image by path or URL stands in the pipeline.
-fn bundle(author: &Author, name: &str, image: &str) {
+pub(super) fn bundle(author: &Author, name: &str, image: &str) {
     author.write(&format!("os/{name}/build-vars.yml"), format!("bundle:\n  name: {name}\n"));
     let pipeline = format!(
         "version: 1\nbundles: [os/{name}]\nstages:\n  - boot: {{ image: {image} }}\n  - snapshot: {{ name: \"{name}\" }}\n"
@@ -76,7 +76,7 @@ fn base_images_that_are_not_what_they_say_are_refused_one_by_one() {
 }
 
 /// Answers every request with the same body, but for `/silence`, where it says nothing for ever.
-fn serve(body: &'static [u8]) -> u16 {
+pub(super) fn serve(body: &'static [u8]) -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let port = listener.local_addr().expect("an address").port();
     std::thread::spawn(move || {
@@ -139,9 +139,19 @@ fn a_download_that_hangs_is_cancelled_at_once_and_keeps_nobody_waiting() {
     author.push(&factory, "Wait for nothing");
     factory.until("it runs", |factory| (factory.json(["show", "1"])["stages"][0]["state"] == "running").then_some(()));
     assert!(factory.tell(["status"]).contains("▶ running   os/silent"), "status");
-    author.bundle("bundle-good", "nothing");
+    // Another bundle gets its base image and boots it meanwhile.
+    let empty = factory.path("bases").join("empty.raw");
+    std::fs::write(&empty, vec![0; 1 << 20]).expect("written");
+    bundle(&author, "good", &format!("{{ path: {}, format: raw }}", empty.display()));
     author.push(&factory, "Add another");
-    assert!(factory.failed(factory.build_of("bundle-good")).0.contains("`nothing`"));
+    let good = factory.build_of("good").to_string();
+    factory.until("its machine boots", |factory| {
+        let said = factory.run(["logs", &good]);
+        said.out.contains("boot  base image sha256:").then_some(())
+    });
+    assert_eq!(factory.json(["show", "1"])["state"], "running", "the first still waits");
+    factory.tell(["cancel", &good]);
+    assert_eq!(factory.ended(good.parse().expect("a number"))["outcome"], "cancelled");
 
     let began = std::time::Instant::now();
     let said = factory.tell(["cancel", "1"]);

@@ -1,5 +1,5 @@
 //! The whole program as people use it: `serve` in a scratch directory, real `git push`, the command line, plain HTTP over
-//! the socket. No machine boots here: bundles fail in `boot` for want of a base image, or wait for disk space.
+//! the socket. No guest comes up here: bundles fail in `boot` for want of a base image, or wait for disk space.
 
 mod commands;
 mod crash;
@@ -7,6 +7,8 @@ mod disk;
 mod factory;
 mod hostile;
 mod images;
+mod install;
 mod lifecycle;
 mod offline;
 mod push;
+mod remotes;

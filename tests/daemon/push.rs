@@ -90,7 +90,50 @@ fn a_push_does_not_wait_for_a_daemon_that_hangs() {
     let said = author.try_push(&factory, "main");
     assert_eq!((said.code, said.remote()), (0, "planning goes on; see factoryd status\n".to_owned()));
     assert!(said.took < PROMISED, "{said:?}");
+    // The hook alone, as git runs it: within the two seconds, whatever else this machine does in two of three times.
+    let waited = || {
+        let mut hook = factory.command(["hook", "post-receive"]);
+        let said = super::factory::said(hook.current_dir(factory.repository()));
+        assert_eq!(said.code, 0, "{said:?}");
+        said.took
+    };
+    let quickest = std::iter::repeat_with(waited).take(3).find(|took| *took < Duration::from_secs(2));
+    assert!(quickest.is_some_and(|took| took > Duration::from_secs(1)), "{quickest:?}");
     drop(listener);
+}
+
+#[test]
+fn pushes_at_once_are_all_planned_and_every_number_is_given_once() {
+    let factory = Factory::with("", WAITING);
+    let author = Author::new(&["bundle-one"]);
+    author.push(&factory, "Begin");
+    let others: Vec<Author> = ["left", "right", "third"]
+        .into_iter()
+        .map(|name| {
+            let other = Author::new(&["bundle-one"]);
+            other.bundle(&format!("bundle-{name}"), "nothing");
+            other.commit(name);
+            other
+        })
+        .collect();
+    let pushed: Vec<_> = std::thread::scope(|scope| {
+        let at_once: Vec<_> = others.iter().map(|other| scope.spawn(|| other.try_push(&factory, "main"))).collect();
+        at_once.into_iter().map(|push| push.join().expect("it ended")).collect()
+    });
+    // git takes one of them at a time, and refuses who is overtaken; one is in any case.
+    assert!(pushed.iter().any(|said| said.code == 0), "{pushed:?}");
+    let tip = author.git(["ls-remote", factory.repository().to_str().expect("UTF-8"), "refs/heads/main"]);
+    let tip = tip.split_whitespace().next().expect("a tip").to_owned();
+    let builds = factory.until("the newest tip is what waits", |factory| {
+        let builds = factory.json(["builds"])["builds"].as_array().expect("builds").clone();
+        let waiting: Vec<_> = builds.iter().filter(|build| build["state"] == "queued").collect();
+        let newest = waiting.iter().any(|build| build["commit"] == *tip);
+        (newest && waiting.len() == 2).then_some(builds)
+    });
+    let mut numbers: Vec<u64> = builds.iter().filter_map(|build| build["build"].as_u64()).collect();
+    numbers.sort_unstable();
+    assert_eq!(numbers, (1..=numbers.len() as u64).collect::<Vec<_>>());
+    factory.is_well();
 }
 
 #[test]
