@@ -4,7 +4,7 @@
 //! what is served, what failed. Names, times and commit ranges decide nothing, so a force push, a first push, a merge or a
 //! revert needs no case of its own here.
 
-mod shared;
+mod canary;
 
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
@@ -182,7 +182,7 @@ pub struct Plan {
 /// What would be done for each bundle. `candidates` are sorted by path, and so is the answer.
 pub fn plan(commit: CommitId, base: Option<CommitId>, candidates: &[Candidate<'_>], facts: &Facts) -> Plan {
     let mut bundles: Vec<BundlePlan> = candidates.iter().map(|candidate| plan_bundle(candidate, facts)).collect();
-    shared::hold(candidates, facts, &mut bundles);
+    canary::hold(candidates, facts, &mut bundles);
     let mut removed: Vec<RepoPath> = facts
         .served
         .keys()
@@ -215,7 +215,7 @@ pub fn plan_bundle(candidate: &Candidate<'_>, facts: &Facts) -> BundlePlan {
     if let Some((stage, build)) = failed {
         let reason = format!("{stage} failed in {build}");
         let mut plan = bundle(Action::Stale, Cow::default(), stages);
-        shared::stall(&mut plan, &reason);
+        canary::stall(&mut plan, &reason);
         return plan;
     }
     let (action, reason) = action(&stages, needs, served);

@@ -13,11 +13,12 @@ mod world;
 
 mod bases;
 mod branches;
+mod canary;
 mod care;
 mod failures;
 mod packer;
 mod pushes;
 mod restarts;
 mod sequences;
-mod shared;
+
 mod steps;
