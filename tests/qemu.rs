@@ -5,6 +5,7 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpListener;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -46,6 +47,13 @@ fn wait(seconds: u64) -> Wait {
     Wait { cancel: CancellationToken::new(), deadline: Instant::now() + Duration::from_secs(seconds) }
 }
 
+/// Whom machines of a root daemon run as.
+const NOBODY: (u32, u32) = (65_534, 65_534);
+
+fn is_root() -> bool {
+    own_user() == 0
+}
+
 fn driver(state: &Path) -> Qemu {
     Qemu::new(QemuSettings {
         name: "qemu".into(),
@@ -54,7 +62,7 @@ fn driver(state: &Path) -> Qemu {
         private_downloads: AllowedInside::new(|address| address.is_loopback()),
         largest_base: 8 << 30,
         disk_free: 0,
-        run_as: None,
+        run_as: is_root().then_some(NOBODY),
     })
     .expect("the state directory can be used")
 }
@@ -185,6 +193,7 @@ async fn run(machine: &dyn Machine, command: &str, log: &Arc<Log>) -> String {
 async fn a_machine_is_made_sealed_cloned_published_and_released() {
     let scratch = tempfile::tempdir().expect("a directory");
     let state = scratch.path().canonicalize().expect("a path");
+    std::fs::set_permissions(&state, std::fs::Permissions::from_mode(0o711)).expect("others may pass");
     let log = Arc::new(Log::default());
     let lines: Lines = log.clone();
     let qemu = driver(&state.join("s"));
@@ -203,6 +212,7 @@ async fn a_machine_is_made_sealed_cloned_published_and_released() {
     eprintln!("booted in {:?}", began.elapsed());
     assert_eq!(run(&*machine, "id -un; cat /etc/motd", &log).await, "cloud\nmade from a recipe");
     assert_eq!(qemu.tagged().await.expect("tags"), [BuildNo(1)]);
+    assert_eq!(owner_of_qemu(&state.join("s/machines/1")), if is_root() { NOBODY.0 } else { own_user() });
     let grown = run(&*machine, "df --output=size -B1M / | tail -1", &log).await;
     assert!(grown.trim().parse::<u64>().expect("MiB") > 5000, "the root file system did not grow: {grown} MiB");
     upload(&*machine, scratch.path(), &log).await;
@@ -227,6 +237,9 @@ async fn a_machine_is_made_sealed_cloned_published_and_released() {
     assert!(own.starts_with(&clone.access().host_key), "from now on the key that was seen is the only one");
     let second = run(&*clone, "cat /etc/machine-id; cat /etc/ssh/ssh_host_ed25519_key.pub", &log).await;
     assert!(first.lines().zip(second.lines()).all(|(first, second)| first != second), "{first}\n{second}");
+    // QEMU looks the NoCloud disk's files up only now, as whoever it is by now.
+    let seen = run(&*clone, "dd if=/dev/vdb bs=1M count=32 2> /dev/null | grep -ac '#cloud-config'", &log).await;
+    assert_eq!(seen, "1");
     assert_eq!(run(&*clone, "cat /etc/proof; ls -A /home/cloud/.ssh", &log).await, "for root only");
     reboots(&*clone, &log).await;
     reaches_its_port(&*clone).await;
@@ -368,10 +381,30 @@ async fn a_killed_daemon_leaves_nothing(state: &Path, qemu: &Qemu, base: &Base) 
 }
 
 fn qemu_runs(state: &Path) -> bool {
-    let needle = format!("{}/machines/9/provision/disk.qcow2", state.display());
-    let entries = std::fs::read_dir("/proc").expect("proc").flatten();
-    let mut lines = entries.filter_map(|entry| std::fs::read(entry.path().join("cmdline")).ok());
-    lines.any(|line| line.starts_with(b"qemu-system") && String::from_utf8_lossy(&line).contains(&needle))
+    qemu_of(&state.join("machines/9")).is_some()
+}
+
+/// The process whose disk lies below a directory.
+fn qemu_of(directory: &Path) -> Option<PathBuf> {
+    let needle = format!("{}/provision/disk.qcow2", directory.display());
+    let processes = std::fs::read_dir("/proc").expect("proc").flatten().map(|entry| entry.path());
+    processes.into_iter().find(|process| {
+        let line = std::fs::read(process.join("cmdline")).unwrap_or_default();
+        line.starts_with(b"qemu-system") && String::from_utf8_lossy(&line).contains(&needle)
+    })
+}
+
+/// The user whose rights a machine's process has.
+fn owner_of_qemu(directory: &Path) -> u32 {
+    let status = std::fs::read_to_string(qemu_of(directory).expect("it runs").join("status")).expect("its status");
+    let uids = status.lines().find_map(|line| line.strip_prefix("Uid:")).expect("uids");
+    let uids: Vec<u32> = uids.split_whitespace().map(|uid| uid.parse().expect("a number")).collect();
+    assert!(uids.iter().all(|uid| *uid == uids[0]), "real, effective, saved: {uids:?}");
+    uids[0]
+}
+
+fn own_user() -> u32 {
+    std::fs::metadata("/proc/self").expect("proc").uid()
 }
 
 /// Does nothing unless started by the test above.

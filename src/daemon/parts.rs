@@ -48,13 +48,15 @@ fn open_blocking(settings: &Settings) -> Result<Opened> {
     let program = std::env::current_exe().context("can't find out where factoryd itself lies")?;
     let repositories = GitRepositories::new(state.join("repos"));
     let (paths, polled) = open_repositories(settings, &repositories, &program)?;
+    let mut sandbox = sandbox::Settings::new(&state, program);
+    sandbox.allow_without_sandbox = !settings.sandbox.required;
+    // Machines run as whoever programs of a repository run as: a guest has no more business with root than they have.
+    let run_as = sandbox.owner().map_err(|error| anyhow!("{error}; {}", error.help))?;
     let drivers = settings
         .drivers
         .iter()
-        .map(|(name, driver)| make_driver(settings, &state, name.clone(), driver))
+        .map(|(name, driver)| make_driver(settings, &state, run_as, name.clone(), driver))
         .collect::<Result<Vec<Arc<dyn Driver>>>>()?;
-    let mut sandbox = sandbox::Settings::new(&state, program);
-    sandbox.allow_without_sandbox = !settings.sandbox.required;
     let engine = Parts {
         store,
         repositories: Arc::new(repositories),
@@ -93,6 +95,7 @@ fn open_repositories(
 fn make_driver(
     settings: &Settings,
     state: &std::path::Path,
+    run_as: Option<(u32, u32)>,
     name: crate::domain::id::DriverName,
     driver: &DriverSettings,
 ) -> Result<Arc<dyn Driver>> {
@@ -112,7 +115,7 @@ fn make_driver(
                 },
                 largest_base: LARGEST_BASE,
                 disk_free: settings.limits.disk_free,
-                run_as: None,
+                run_as,
             });
             Ok(Arc::new(made.map_err(|error| anyhow!("driver {name}: {error}; {}", error.help))?))
         }

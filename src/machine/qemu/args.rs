@@ -32,8 +32,8 @@ pub(super) struct Hardware<'a> {
     pub(super) qmp: &'a Path,
     /// Guest ports that are reached from the host's loopback.
     pub(super) ports: &'a [u16],
-    /// User and group to change to after everything is open.
-    pub(super) run_as: Option<(u32, u32)>,
+    /// The option and its value by which this QEMU changes the user after everything is open.
+    pub(super) run_as: Option<[String; 2]>,
 }
 
 impl Hardware<'_> {
@@ -48,9 +48,6 @@ impl Hardware<'_> {
         add("smp", self.cpus.to_string());
         add("m", format!("{}M", self.memory.div_ceil(1024 * 1024)));
         add("sandbox", self.sandbox());
-        if let Some((user, group)) = self.run_as {
-            add("run-with", format!("user={user}:{group}"));
-        }
         add("blockdev", self.disk());
         add("device", "virtio-blk-pci,drive=disk,bootindex=1".to_owned());
         add("blockdev", self.seed());
@@ -66,7 +63,7 @@ impl Hardware<'_> {
         // From a file: the private host key in it must not be seen in process lists.
         add("smbios", format!("type=11,path={}", comma(&text(self.credential))));
         let fixed = ["-nodefaults", "-no-user-config", "-display", "none", "-vga", "none"];
-        fixed.into_iter().map(str::to_owned).chain(args).collect()
+        fixed.into_iter().map(str::to_owned).chain(args).chain(self.run_as.iter().flatten().cloned()).collect()
     }
 
     /// Changing the user needs system calls that the filter for privileges forbids; without privileges left, and with
@@ -117,7 +114,7 @@ fn text(path: &Path) -> String {
 mod tests {
     use super::*;
 
-    fn hardware<'a>(run_as: Option<(u32, u32)>, accelerator: Accelerator) -> Hardware<'a> {
+    fn hardware<'a>(run_as: Option<[String; 2]>, accelerator: Accelerator) -> Hardware<'a> {
         Hardware {
             name: "factoryd-7-test",
             accelerator,
@@ -184,7 +181,8 @@ mod tests {
 
     #[test]
     fn a_root_daemon_gives_its_machines_another_user() {
-        let args = hardware(Some((4242, 4343)), Accelerator::Kvm).args().join(" ");
+        let run_as = super::super::unprivileged::option("10.0.2", (4242, 4343));
+        let args = hardware(Some(run_as), Accelerator::Kvm).args().join(" ");
         assert!(args.contains("-run-with user=4242:4343"));
         assert!(args.contains("elevateprivileges=allow"));
         assert!(args.contains("-accel kvm "));

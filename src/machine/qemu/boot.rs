@@ -11,6 +11,7 @@ use super::console::{Console, GuestKey};
 use super::credentials::Keys;
 use super::disks::{remove_directory, trouble};
 use super::machine::QemuMachine;
+use super::unprivileged;
 use super::vm::{State, Vm};
 use crate::domain::id::DiskId;
 use crate::domain::pipeline::HostKey;
@@ -96,6 +97,10 @@ impl Qemu {
         }
         self.give_to_qemu(&seed)?;
         let console = Console::create(&order.console)?;
+        let run_as = match self.settings.run_as {
+            Some(user) => Some(unprivileged::option(&self.version(wait).await?, user)),
+            None => None,
+        };
         let hardware = Hardware {
             name: &plan.name,
             accelerator: plan.accelerator,
@@ -106,7 +111,7 @@ impl Qemu {
             credential: &credential,
             qmp: &directory.join("qmp"),
             ports: &order.ports,
-            run_as: self.settings.run_as,
+            run_as,
         };
         let vm = Vm::start(&hardware, directory, console, &plan.tag, wait).await?;
         Ok((vm, keys))
@@ -119,13 +124,16 @@ impl Qemu {
             return Err(PortError::refused(format!("there is a machine in {} already", directory.display()))
                 .help("destroy it, or release its build, before another is made in its role"));
         }
-        // QEMU as another user reads the NoCloud disk's files while the guest runs, so it must be able to get there.
-        let mode = if self.settings.run_as.is_some() { 0o711 } else { 0o700 };
         std::fs::DirBuilder::new()
             .recursive(true)
-            .mode(mode)
+            .mode(0o700)
             .create(directory)
-            .map_err(|error| trouble("made", directory, &error))
+            .map_err(|error| trouble("made", directory, &error))?;
+        if self.settings.run_as.is_none() {
+            return Ok(());
+        }
+        let ours = |above: &&Path| above.starts_with(self.disks.machines()) || above.starts_with(self.disks.work());
+        directory.ancestors().take_while(ours).try_for_each(unprivileged::open)
     }
 
     fn give_to_qemu(&self, seed: &Path) -> Result<(), PortError> {

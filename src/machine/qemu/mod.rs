@@ -18,6 +18,7 @@ mod qmp;
 mod recipe;
 mod room;
 mod rootfs;
+mod unprivileged;
 mod vm;
 
 use std::path::PathBuf;
@@ -66,8 +67,8 @@ pub struct QemuSettings {
     pub largest_base: u64,
     /// Bytes that stay free on the disk of the state directory when a base image is made.
     pub disk_free: u64,
-    /// The user and group that QEMU changes to once its files are open; for a daemon that is root. The state directory
-    /// must let that user through (`x`), and base images are readable for everybody who gets there.
+    /// The user and group that QEMU changes to once its files are open; for a daemon that is root. Where directories on
+    /// the way to the state directory do not let that user through, QEMU stays what the daemon is, and a warning says so.
     pub run_as: Option<(u32, u32)>,
 }
 
@@ -86,7 +87,7 @@ impl Qemu {
     ///
     /// # Errors
     /// When the directory can't be used.
-    pub fn new(settings: QemuSettings) -> Result<Self, PortError> {
+    pub fn new(mut settings: QemuSettings) -> Result<Self, PortError> {
         let state = &settings.state_dir;
         let length = state.as_os_str().len();
         if !state.is_absolute() || state.to_str().is_none() || length > 60 {
@@ -104,6 +105,7 @@ impl Qemu {
             }
         }
         let room = Room::on(state, settings.disk_free);
+        settings.run_as = unprivileged::usable(settings.run_as, &disks)?;
         Ok(Self { settings, disks, room, accelerator: Mutex::default(), making: Making::default() })
     }
 
