@@ -1,5 +1,7 @@
 //! JSON as Ansible's filters write it: Python's own spacing, every character beyond ASCII escaped.
 
+use std::fmt::Write as _;
+
 use std::rc::Rc;
 
 use super::Stop;
@@ -82,7 +84,7 @@ fn quote(text: &str, out: &mut String) {
             other => {
                 let mut units = [0; 2];
                 for unit in other.encode_utf16(&mut units) {
-                    out.push_str(&format!("\\u{unit:04x}"));
+                    let _ = write!(out, "\\u{unit:04x}");
                 }
             }
         }
