@@ -27,6 +27,8 @@ use tracing::{info, warn};
 use crate::config::Settings;
 use crate::domain::id::RepoName;
 use crate::engine::{Engine, reaper, scheduler};
+use crate::machine::host::SandboxedHost;
+use crate::machine::sandbox;
 use crate::server::{self, Served, Surroundings};
 use crate::source::poll::{self, PollStates};
 use crate::source::watch::{RefWatch, WatchFault};
@@ -42,6 +44,14 @@ const CARE: Duration = Duration::from_secs(3600);
 const SENTENCE: Duration = Duration::from_secs(1);
 /// How long the tasks may take to end when the daemon stops.
 const STOPPING: Duration = Duration::from_secs(20);
+
+/// The host of sandboxed programs for a command that asks no daemon, with its private copies in a directory.
+///
+/// # Errors
+/// When the program's own file is not found.
+pub fn offline_host(scratch: &Path) -> std::io::Result<SandboxedHost> {
+    Ok(SandboxedHost::new(sandbox::Settings::new(scratch, std::env::current_exe()?)))
+}
 
 /// Runs the daemon until SIGTERM or SIGINT.
 ///

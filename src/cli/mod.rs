@@ -2,6 +2,7 @@
 //!
 //! Data goes to standard output, talk to standard error. Every command that prints also takes `--json`.
 
+mod ansible;
 mod artifacts;
 mod build;
 mod check;

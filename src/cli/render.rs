@@ -7,13 +7,13 @@ use clap::Args;
 use serde::Serialize;
 
 use super::text::plural;
-use super::{Context, Failure};
+use super::{Context, Failure, ansible};
 use crate::domain::path::RepoPath;
 use crate::domain::tree::{Tree, TreeError};
 use crate::domain::value::Value;
 use crate::manifest::directory::Directory;
 use crate::manifest::{MOST_BYTES, read_vars};
-use crate::render::{self, Outcome, Variables};
+use crate::render::{self, Engines, Outcome, Variables};
 
 #[derive(Debug, Args)]
 pub(super) struct Options {
@@ -26,6 +26,10 @@ pub(super) struct Options {
     /// A variable, above those of the bundle's vars.
     #[arg(long = "var", value_name = "K=V")]
     vars: Vec<String>,
+    /// What renders *.j2: natively what is known to equal Ansible and by the installed Ansible what is not (auto), or one
+    /// of them alone.
+    #[arg(long, value_name = "ENGINE", default_value = "auto", value_parser = ["native", "ansible", "auto"])]
+    engine: String,
     /// Where the results go.
     #[arg(short, long, value_name = "DIR")]
     output: PathBuf,
@@ -35,13 +39,15 @@ pub(super) struct Options {
 struct RenderView {
     rendered: Vec<RenderedView>,
     failed: Vec<FailedView>,
+    /// What the installed Ansible is, where it was asked.
+    ansible: Option<serde_json::Map<String, serde_json::Value>>,
 }
 
 #[derive(Serialize)]
 struct RenderedView {
     path: String,
     engine: &'static str,
-    why: &'static str,
+    why: String,
     warnings: Vec<String>,
 }
 
@@ -69,10 +75,17 @@ pub(super) fn run(context: &Context, options: &Options) -> Result<(), Failure> {
         variables = variables.given(name, text);
     }
     let directory = RepoPath::new("output").unwrap_or_default();
-    let mut outcome = render::render_directory(&tree, &directory, &variables)
-        .unwrap_or_else(|failed| Outcome { rendered: Vec::new(), failed });
-    let unwritten = write(&mut outcome, &options.output)?;
-    let view = view(&outcome, unwritten);
+    let engines = match options.engine.as_str() {
+        "native" => Engines::Native,
+        "ansible" => Engines::Ansible,
+        _ => Engines::Auto,
+    };
+    let (outcome, versions) = match render::begin(&tree, &directory, &variables, engines) {
+        Ok(begun) => ansible::finish(begun)?,
+        Err(failed) => (Outcome { rendered: Vec::new(), failed }, None),
+    };
+    let unwritten = write(&outcome, &options.output)?;
+    let view = view(&outcome, unwritten, versions);
     context.print(&view, |view, _| describe(view, &options.output))?;
     if view.failed.is_empty() { Ok(()) } else { Err(Failure::quiet()) }
 }
@@ -96,7 +109,7 @@ fn vars(tree: &Directory, bundle: &Path) -> Result<Value, Failure> {
 }
 
 /// Writes the results; what can't be written is taken back and told with the failures.
-fn write(outcome: &mut Outcome, into: &Path) -> Result<Vec<FailedView>, Failure> {
+fn write(outcome: &Outcome, into: &Path) -> Result<Vec<FailedView>, Failure> {
     std::fs::create_dir_all(into)
         .map_err(|error| Failure::failed(format!("can't make {}: {error}", into.display())))?;
     let (_, errors) = render::write_all(outcome, into);
@@ -111,14 +124,11 @@ fn write(outcome: &mut Outcome, into: &Path) -> Result<Vec<FailedView>, Failure>
     Ok(unwritten.collect())
 }
 
-fn view(outcome: &Outcome, unwritten: Vec<FailedView>) -> RenderView {
+fn view(outcome: &Outcome, unwritten: Vec<FailedView>, versions: Option<ansible::Versions>) -> RenderView {
     let rendered = outcome.rendered.iter().map(|rendered| RenderedView {
         path: rendered.path.to_string(),
         engine: rendered.engine.as_str(),
-        why: match rendered.engine {
-            render::Engine::Native => "every construct in it is known to render as Ansible renders it",
-            render::Engine::Handlebars => "its name ends in .hbs",
-        },
+        why: rendered.why.clone(),
         warnings: rendered.warnings.clone(),
     });
     let failed = outcome.failed.iter().map(|failed| FailedView {
@@ -129,7 +139,8 @@ fn view(outcome: &Outcome, unwritten: Vec<FailedView>) -> RenderView {
         message: failed.message.clone(),
         help: failed.help.clone(),
     });
-    RenderView { rendered: rendered.collect(), failed: failed.chain(unwritten).collect() }
+    let versions = versions.map(|all| all.into_iter().map(|(name, version)| (name, version.into())).collect());
+    RenderView { rendered: rendered.collect(), failed: failed.chain(unwritten).collect(), ansible: versions }
 }
 
 fn describe(view: &RenderView, into: &Path) -> String {
@@ -142,7 +153,8 @@ fn describe(view: &RenderView, into: &Path) -> String {
         }
     }
     for rendered in &view.rendered {
-        let _ = writeln!(out, "  {}", rendered.path);
+        let by = if rendered.engine == render::Engine::Ansible.as_str() { "  (by Ansible)" } else { "" };
+        let _ = writeln!(out, "  {}{by}", rendered.path);
         for warning in &rendered.warnings {
             let _ = writeln!(out, "    warning: {warning}");
         }

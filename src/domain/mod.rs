@@ -15,5 +15,6 @@ pub mod pipeline;
 pub mod plan;
 pub mod range;
 pub mod retention;
+pub mod template;
 pub mod tree;
 pub mod value;

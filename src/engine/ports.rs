@@ -20,6 +20,7 @@ use crate::domain::id::{Branch, BuildNo, CommitId, Digest, DiskId, DriverName, I
 use crate::domain::image::ImageCopy;
 use crate::domain::path::RepoPath;
 use crate::domain::pipeline::{DiskFormat, HostKey, Network, Play, Recipe};
+use crate::domain::template::{Answer, Handed};
 use crate::domain::tree::Tree;
 
 /// How long a call may take, and how it is stopped earlier.
@@ -429,6 +430,11 @@ pub enum HostProgram {
 }
 
 impl HostProgram {
+    /// Ansible as it is installed, whatever it is to run.
+    pub fn any_ansible() -> Self {
+        Self::Ansible { playbook: RepoPath::root(), extra_arguments: Vec::new(), play: Play::default() }
+    }
+
     /// The directory of the repository that it runs in; `None` is the bundle's.
     pub fn directory(&self) -> Option<&RepoPath> {
         match self {
@@ -460,6 +466,10 @@ pub trait Host: Send + Sync {
 
     /// Runs a program to its end and keeps what was asked for.
     async fn run(&self, job: &HostJob, lines: &Lines, wait: &Wait) -> Result<HostEnd, PortError>;
+
+    /// Renders templates with the installed Ansible, which reaches neither a guest nor a network; gives an answer for
+    /// each that is wanted, in their order. An error says why none could be rendered.
+    async fn render(&self, build: BuildNo, handed: &Handed, wait: &Wait) -> Result<Vec<Answer>, PortError>;
 
     /// Ends what still runs for a build and removes its private copies; says how many processes and directories that
     /// were. Doing it twice is success. For after a crash, or when [`Host::run`]'s future was dropped.

@@ -16,11 +16,12 @@ use super::sandbox::inside::{Order, STAGE};
 use super::sandbox::scratch::{self, Scratch};
 use super::sandbox::tool::{PATH, ask, find_program};
 use super::sandbox::{Launch, Sandbox, Settings, TAG, Walls, process, view};
-use super::{ansible, pytest};
+use super::{ansible, pytest, templates};
 use crate::blocking;
 use crate::domain::id::BuildNo;
 use crate::domain::path::RepoPath;
 use crate::domain::pipeline::{Network, Play};
+use crate::domain::template::{Answer, Handed};
 use crate::engine::ports::{Access, Host, HostEnd, HostJob, HostProgram, Lines, PortError, Wait};
 
 /// The relay's socket in a job's `run` directory.
@@ -94,6 +95,50 @@ impl SandboxedHost {
         let Collected { files, refused } = keep(scratch, job).await?;
         Ok(HostEnd { exit, collected: files, refused })
     }
+
+    async fn render_in(
+        &self,
+        scratch: &Scratch,
+        build: BuildNo,
+        handed: &Handed,
+        program: PathBuf,
+        wait: &Wait,
+    ) -> Result<Vec<Answer>, PortError> {
+        let bare = self.sandbox.walls().await?.are_missing();
+        self.sandbox.prepare(scratch).await?;
+        let place = paths(scratch, bare);
+        let (own, job, at) = (scratch.clone(), handed.clone(), place.clone());
+        blocking::run(move || templates::lay(&own, &job, &at)).await?;
+        let mut environment = usual(&place);
+        environment.extend(templates::environment(&place));
+        environment.extend(bare.then(|| (TAG.to_owned(), scratch.path().display().to_string())));
+        let order = Order {
+            program,
+            arguments: templates::arguments(&place),
+            directory: place.src.clone(),
+            environment,
+            limits: self.sandbox.settings.limits.clone(),
+            relay: None,
+            bare,
+        };
+        let complaint = templates::Complaint::default();
+        let launch = Launch { build, scratch, network: Network::None, order };
+        let exit = self.sandbox.run(launch, &complaint, &wait.within(templates::within(handed))).await?;
+        if !exit.is_success() {
+            let said = complaint.text().map(|text| format!(": {text}")).unwrap_or_default();
+            return Err(PortError::failed(format!("ansible-playbook ended with {exit}{said}")));
+        }
+        let (own, count, most) = (scratch.clone(), handed.wanted.len(), handed.output);
+        blocking::run(move || templates::answers(&own, count, most)).await
+    }
+
+    /// Throws a private copy away. A build's result stands even where that fails: what is left is found again by its
+    /// number.
+    async fn discard(&self, build: BuildNo, scratch: Scratch) {
+        if let Err(error) = self.sandbox.discard(scratch).await {
+            tracing::warn!(build = build.0, %error, "a private copy was not removed");
+        }
+    }
 }
 
 #[async_trait]
@@ -139,11 +184,18 @@ impl Host for SandboxedHost {
         let program = tool(&job.program)?;
         let scratch = self.sandbox.scratch(job.build).await?;
         let ended = self.run_in(&scratch, job, program, lines, wait).await;
-        if let Err(error) = self.sandbox.discard(scratch).await {
-            // The build's result stands; what is left is found again by its number.
-            tracing::warn!(build = job.build.0, %error, "a private copy was not removed");
-        }
+        self.discard(job.build, scratch).await;
         ended
+    }
+
+    async fn render(&self, build: BuildNo, handed: &Handed, wait: &Wait) -> Result<Vec<Answer>, PortError> {
+        self.sandbox.walls().await?;
+        let any = HostProgram::any_ansible();
+        let program = tool(&any)?;
+        let scratch = self.sandbox.scratch(build).await?;
+        let answers = self.render_in(&scratch, build, handed, program, wait).await;
+        self.discard(build, scratch).await;
+        answers
     }
 
     async fn release(&self, build: BuildNo) -> Result<usize, PortError> {
@@ -197,20 +249,25 @@ async fn copy(scratch: &Scratch, job: &HostJob, wait: &Wait) -> Result<(), PortE
     Ok(())
 }
 
-/// Where the program will find things.
-fn place(scratch: &Scratch, job: &HostJob, bare: bool) -> Place {
+/// Where a program will find its files.
+fn paths(scratch: &Scratch, bare: bool) -> Place {
     let (src, run, tmp) = if bare {
         let base = if scratch.is_given_away() { Path::new(STAGE) } else { scratch.path() };
         (base.join("src"), base.join("run"), base.join("tmp"))
     } else {
         (view::SRC.into(), view::RUN.into(), view::TMP.into())
     };
-    let access = &job.access;
+    Place { src, run, tmp, host: String::new(), port: 0, ports: Vec::new() }
+}
+
+/// Where the program will find things, its guest among them.
+fn place(scratch: &Scratch, job: &HostJob, bare: bool) -> Place {
+    let (paths, access) = (paths(scratch, bare), &job.access);
     if bare || job.network == Network::Full {
-        return Place { src, run, tmp, host: access.host.clone(), port: access.port, ports: access.ports.clone() };
+        return Place { host: access.host.clone(), port: access.port, ports: access.ports.clone(), ..paths };
     }
     let ports = (1_u8..).zip(&access.ports).map(|(target, (guest, _))| (*guest, inside_port(target))).collect();
-    Place { src, run, tmp, host: "127.0.0.1".to_owned(), port: inside_port(0), ports }
+    Place { host: "127.0.0.1".to_owned(), port: inside_port(0), ports, ..paths }
 }
 
 /// Writes key, known host and, for Ansible, inventory and configuration.
@@ -266,8 +323,8 @@ fn arguments(job: &HostJob, place: &Place) -> Vec<std::ffi::OsString> {
     }
 }
 
-/// The whole environment: what is usual, what the step says, its secrets, and last what nobody replaces.
-fn environment(job: &HostJob, place: &Place, tag: Option<&Path>) -> Vec<(String, String)> {
+/// What every program has in its environment.
+fn usual(place: &Place) -> Vec<(String, String)> {
     let tmp = place.tmp.display().to_string();
     let usual = [
         ("HOME", tmp.as_str()),
@@ -279,7 +336,12 @@ fn environment(job: &HostJob, place: &Place, tag: Option<&Path>) -> Vec<(String,
         ("TMPDIR", tmp.as_str()),
         ("USER", "runner"),
     ];
-    let mut all: Vec<(String, String)> = usual.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
+    usual.map(|(name, value)| (name.to_owned(), value.to_owned())).into()
+}
+
+/// The whole environment: what is usual, what the step says, its secrets, and last what nobody replaces.
+fn environment(job: &HostJob, place: &Place, tag: Option<&Path>) -> Vec<(String, String)> {
+    let mut all = usual(place);
     all.extend(job.env.iter().cloned());
     all.extend(job.secrets.iter().map(|(name, secret)| (name.clone(), secret.0.clone())));
     if let HostProgram::Ansible { play, .. } = &job.program {

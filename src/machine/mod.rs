@@ -11,3 +11,4 @@ pub mod reap;
 mod relay;
 pub mod sandbox;
 pub mod ssh;
+mod templates;

@@ -1,28 +1,30 @@
 //! Output templates: `*.j2` as Ansible's template module renders them, `*.hbs` with handlebars, both strict.
 //!
 //! A template fails alone: the others are rendered all the same. Nothing here knows where templates come from but for
-//! [`domain::tree`](crate::domain::tree), and only [`write_all`] touches the file system.
+//! [`domain::tree`](crate::domain::tree), and only [`write_all`] touches the file system. What is not native is given
+//! away, for whoever can run the installed Ansible, and its answers are taken back.
 //!
 //! ```text
-//!  Tree ─ collect ─► Templates ─ render(&Variables) ─► Outcome { rendered, failed } ─ write_all ─► files
-//!                       │ names: result paths         jinja/ · handlebars · lint
+//!  Tree ─ collect ─► Templates ─ begin(&Variables) ─► Begun ──────── finish ─► Outcome { rendered, failed } ─ write_all
+//!                       │ names: result paths           │ handed()     ▲                       └ lint
+//!                       │ jinja/ · handlebars           └─► Ansible ─► answers
 //! ```
 
+mod ansible;
 mod collect;
 mod handlebars;
 mod jinja;
 mod limits;
 mod lint;
 mod names;
-mod uses;
 mod variables;
 mod write;
 
-use std::collections::BTreeSet;
 use std::fmt;
 use std::time::Instant;
 
 use crate::domain::path::RepoPath;
+use crate::domain::template::{Answer, Handed};
 use crate::domain::tree::Tree;
 
 pub use variables::{Stamp, Variables};
@@ -42,6 +44,8 @@ pub struct Template {
 pub enum Engine {
     /// `*.j2`: constructs that are proven to render as Ansible renders them.
     Native,
+    /// `*.j2`: the installed Ansible itself.
+    Ansible,
     /// `*.hbs`: handlebars in strict mode.
     Handlebars,
 }
@@ -51,6 +55,7 @@ impl Engine {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Native => "native",
+            Self::Ansible => "ansible",
             Self::Handlebars => "handlebars",
         }
     }
@@ -60,6 +65,18 @@ impl fmt::Display for Engine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(self.as_str())
     }
+}
+
+/// Which engines may render `*.j2`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Engines {
+    /// Natively what is proven equal, by Ansible what is not.
+    #[default]
+    Auto,
+    /// Natively, or not at all.
+    Native,
+    /// By Ansible, all of them.
+    Ansible,
 }
 
 /// Why a template failed, as a program can match it.
@@ -73,6 +90,8 @@ pub enum Code {
     Syntax,
     /// A construct or value that is not known to render as Ansible renders it.
     NotNative,
+    /// It asks for what is not the bundle's: facts of a host, its clock, its files.
+    Refused,
     /// A variable that does not exist was used.
     Undefined,
     /// A value of the wrong kind was used.
@@ -89,6 +108,7 @@ impl Code {
             Self::Name => "name",
             Self::Syntax => "syntax",
             Self::NotNative => "not-native",
+            Self::Refused => "refused",
             Self::Undefined => "undefined",
             Self::Value => "value",
             Self::Limit => "limit",
@@ -107,6 +127,8 @@ pub struct Rendered {
     pub bytes: Vec<u8>,
     /// What rendered it.
     pub engine: Engine,
+    /// Why that and no other engine.
+    pub why: String,
     /// What looks wrong in the result; never a reason to fail.
     pub warnings: Vec<String>,
 }
@@ -186,95 +208,153 @@ impl Templates {
         self.len() == 0
     }
 
-    /// The names of the variables that the templates may use, directly or through the texts of others.
-    ///
-    /// There may be some too many among them, and never one too few.
-    pub fn uses(&self, variables: &Variables) -> BTreeSet<String> {
-        let mut names = BTreeSet::new();
-        for planned in &self.planned {
-            uses::collect(&planned.source.content, planned.engine, variables, &mut names);
-        }
-        names
+    /// Renders every template natively, or not at all, in at most five seconds for all of them together.
+    pub fn render(&self, variables: &Variables) -> Outcome {
+        self.begin(variables, Engines::Native).finish_without("only native rendering was asked for", "")
     }
 
-    /// Renders every template, in at most five seconds for all of them together.
+    /// Renders what is native, in at most five seconds for all of them together, and leaves the rest open.
     ///
     /// A template that takes long is put off until the others are done, so that it costs them nothing.
-    pub fn render(&self, variables: &Variables) -> Outcome {
+    pub fn begin(&self, variables: &Variables, engines: Engines) -> Begun {
         let worker = std::thread::Builder::new().name("render".to_owned()).stack_size(limits::STACK);
         std::thread::scope(|scope| {
-            let thread = worker.spawn_scoped(scope, || self.render_here(variables));
+            let thread = worker.spawn_scoped(scope, || self.begin_here(variables, engines));
             match thread.map(std::thread::ScopedJoinHandle::join) {
-                Ok(Ok(outcome)) => outcome,
+                Ok(Ok(begun)) => begun,
                 Ok(Err(_)) => self.all_failed("the renderer stopped in the middle"),
                 Err(error) => self.all_failed(&format!("no thread can be started: {error}")),
             }
         })
     }
 
-    fn render_here(&self, variables: &Variables) -> Outcome {
+    fn begin_here(&self, variables: &Variables, engines: Engines) -> Begun {
         let end = Instant::now() + limits::TIME;
         let mut output = limits::OUTPUT_BYTES;
-        let mut results: Vec<Option<Result<Rendered, Failed>>> = self.planned.iter().map(|_| None).collect();
+        let mut ends: Vec<Option<End>> = self.planned.iter().map(|_| None).collect();
         for slice in [limits::FIRST_SLICE, limits::TIME] {
-            for (planned, result) in self.planned.iter().zip(&mut results) {
-                if result.is_some() {
-                    continue;
-                }
+            for (planned, place) in self.planned.iter().zip(&mut ends).filter(|(_, place)| place.is_none()) {
                 let deadline = end.min(Instant::now() + slice);
-                match planned.render(variables, limits::Budget::new(deadline, output)) {
-                    Err(Halt::Late) if deadline < end => {}
-                    Err(Halt::Late) => *result = Some(Err(planned.failed(jinja::Stop::late()))),
-                    Err(Halt::Failed(failed)) => *result = Some(Err(failed)),
-                    Ok(rendered) => {
+                let done = planned.render(variables, engines, limits::Budget::new(deadline, output));
+                *place = match done {
+                    End::Failed(stop) if stop.is_late() && deadline < end => None,
+                    End::Rendered(rendered) => {
                         output -= rendered.bytes.len();
-                        *result = Some(Ok(rendered));
+                        Some(End::Rendered(rendered))
                     }
-                }
+                    other => Some(other),
+                };
             }
         }
-        let mut outcome = Outcome { rendered: Vec::new(), failed: self.failed.clone() };
-        for result in results.into_iter().flatten() {
-            match result {
-                Ok(rendered) => outcome.rendered.push(rendered),
-                Err(failed) => outcome.failed.push(failed),
+        let mut begun =
+            Begun { done: Outcome { rendered: Vec::new(), failed: self.failed.clone() }, ..Begun::default() };
+        let mut sources = Vec::new();
+        for (planned, end) in self.planned.iter().zip(ends) {
+            if !matches!(&end, Some(End::Failed(stop)) if stop.code == Code::Refused) {
+                sources.push(planned);
+            }
+            match end {
+                Some(End::Rendered(rendered)) => begun.done.rendered.push(rendered),
+                Some(End::Failed(stop)) => begun.done.failed.push(planned.failed(stop)),
+                Some(End::Open(stop)) => begun.open.push(ansible::Open { planned: planned.clone(), stop }),
+                None => begun.done.failed.push(planned.failed(jinja::Stop::late())),
             }
         }
-        outcome.failed.sort_by(|a, b| a.template.cmp(&b.template));
-        outcome
+        if !begun.open.is_empty() {
+            begun.handed = Some(ansible::handed(&sources, &begun.open, variables, output));
+        }
+        begun.variables = Some(variables.clone());
+        begun
     }
 
-    fn all_failed(&self, why: &str) -> Outcome {
+    fn all_failed(&self, why: &str) -> Begun {
         let stop = |planned: &Planned| planned.failed(jinja::Stop::new(Code::Limit, why, ""));
         let failed = self.planned.iter().map(stop).chain(self.failed.iter().cloned()).collect();
-        Outcome { rendered: Vec::new(), failed }
+        Begun { done: Outcome { rendered: Vec::new(), failed }, ..Begun::default() }
     }
 }
 
-enum Halt {
-    Late,
-    Failed(Failed),
+/// A rendering of which the native part is done.
+#[derive(Debug, Default)]
+pub struct Begun {
+    done: Outcome,
+    open: Vec<ansible::Open>,
+    handed: Option<Handed>,
+    /// What the results are checked against; `None` where there are none.
+    variables: Option<Variables>,
+}
+
+impl Begun {
+    /// What Ansible is to render; `None` where nothing is left.
+    pub fn handed(&self) -> Option<&Handed> {
+        self.handed.as_ref()
+    }
+
+    /// Takes Ansible's answers, one for each that was wanted, and ends the rendering.
+    pub fn finish(mut self, answers: Vec<Answer>) -> Outcome {
+        let missing = || Answer::Failed("it gave no answer".to_owned());
+        let mut answers = answers.into_iter();
+        for open in std::mem::take(&mut self.open) {
+            match open.settle(answers.next().unwrap_or_else(missing)) {
+                Ok(rendered) => self.done.rendered.push(rendered),
+                Err(failed) => self.done.failed.push(failed),
+            }
+        }
+        self.end()
+    }
+
+    /// Ends the rendering where Ansible can't be run; what is left open fails and names its construct.
+    pub fn finish_without(mut self, why: &str, help: &str) -> Outcome {
+        let open = std::mem::take(&mut self.open);
+        self.done.failed.extend(open.into_iter().map(|open| open.unable(why, help)));
+        self.end()
+    }
+
+    fn end(self) -> Outcome {
+        let mut done = self.done;
+        done.rendered.sort_by(|a, b| a.template.cmp(&b.template));
+        done.failed.sort_by(|a, b| a.template.cmp(&b.template));
+        if let Some(variables) = &self.variables {
+            for rendered in &mut done.rendered {
+                let text = String::from_utf8_lossy(&rendered.bytes);
+                rendered.warnings = lint::warnings(&text, variables);
+            }
+        }
+        done
+    }
+}
+
+/// What a look at a template came to.
+enum End {
+    Rendered(Rendered),
+    Failed(jinja::Stop),
+    /// Left to Ansible, for a reason if it was not asked for.
+    Open(Option<jinja::Stop>),
 }
 
 impl Planned {
-    fn render(&self, variables: &Variables, budget: limits::Budget) -> Result<Rendered, Halt> {
+    fn render(&self, variables: &Variables, engines: Engines, budget: limits::Budget) -> End {
         let content = self.source.content.as_slice();
         let rendered = match self.engine {
-            Engine::Native => jinja::render(content, variables, budget),
             Engine::Handlebars => handlebars::render(content, variables, budget),
+            Engine::Native | Engine::Ansible => match jinja::refuse_foreign(content, variables) {
+                Err(stop) => Err(stop),
+                Ok(()) if engines == Engines::Ansible => return End::Open(None),
+                Ok(()) => jinja::render(content, variables, budget),
+            },
         };
-        let text = rendered.map_err(|stop| match stop.is_late() {
-            true => Halt::Late,
-            false => Halt::Failed(self.failed(stop)),
-        })?;
-        let warnings = lint::warnings(&text, variables);
-        Ok(Rendered {
-            template: self.source.path.clone(),
-            path: self.result.clone(),
-            bytes: text.into_bytes(),
-            engine: self.engine,
-            warnings,
-        })
+        match rendered {
+            Ok(text) => End::Rendered(self.rendered(text.into_bytes(), self.engine, why(self.engine))),
+            Err(stop) if self.engine == Engine::Native && engines == Engines::Auto && stop.is_for_ansible() => {
+                End::Open(Some(stop))
+            }
+            Err(stop) => End::Failed(stop),
+        }
+    }
+
+    fn rendered(&self, bytes: Vec<u8>, engine: Engine, why: String) -> Rendered {
+        let (template, path) = (self.source.path.clone(), self.result.clone());
+        Rendered { template, path, bytes, engine, why, warnings: Vec::new() }
     }
 
     fn failed(&self, stop: jinja::Stop) -> Failed {
@@ -291,12 +371,26 @@ impl Planned {
     }
 }
 
-/// Reads and renders the templates below a directory of a tree.
+fn why(engine: Engine) -> String {
+    let why = match engine {
+        Engine::Native => "every construct in it is known to render as Ansible renders it",
+        Engine::Handlebars => "its name ends in .hbs",
+        Engine::Ansible => "",
+    };
+    why.to_owned()
+}
+
+/// Reads the templates below a directory of a tree, and renders what is native.
 ///
 /// # Errors
 /// Those of [`Templates::collect`]: then nothing was rendered.
-pub fn render_directory(tree: &dyn Tree, directory: &RepoPath, variables: &Variables) -> Result<Outcome, Vec<Failed>> {
-    Ok(Templates::collect(tree, directory)?.render(variables))
+pub fn begin(
+    tree: &dyn Tree,
+    directory: &RepoPath,
+    variables: &Variables,
+    engines: Engines,
+) -> Result<Begun, Vec<Failed>> {
+    Ok(Templates::collect(tree, directory)?.begin(variables, engines))
 }
 
 #[cfg(test)]
@@ -378,11 +472,11 @@ mod tests {
           did you mean `upper`?
         t.j2:1:12: the filter `to_json` is not known to render as Ansible does
           known are text, variables, if, for, set, comparisons and the common filters
-        t.j2:1:4: `lookup()` is not known to render as Ansible does
+        t.j2:1:4: `lookup('env')`, which reads what is not the bundle's: a rendering depends on the bundle and the image alone
           set the value in the bundle's vars file under a name of its own
-        t.j2:1:4: `hostvars`, which only Ansible on its host knows, is not known to render as Ansible does
+        t.j2:1:4: `hostvars`, which only Ansible on its host knows: a rendering depends on the bundle and the image alone
           set the value in the bundle's vars file under a name of its own
-        t.j2:1:4: `ansible_hostname`, a fact of a host, is not known to render as Ansible does
+        t.j2:1:4: `ansible_hostname`, a fact of a host: a rendering depends on the bundle and the image alone
           set the value in the bundle's vars file under a name of its own
         t.j2:1:4: in the variable `bundle_target_name`: `ansible_date_time` is not defined
           the moment of the build is not known here: give the names that need it by hand
@@ -446,17 +540,6 @@ mod tests {
         t.hbs:1:16: `../nope` is not defined
           set it in the bundle's vars file
         "#);
-    }
-
-    #[test]
-    fn only_the_variables_that_are_used_count() {
-        let template = |path: &str, text: &str| Template {
-            path: RepoPath::new(path).expect("inside"),
-            content: text.as_bytes().to_vec(),
-        };
-        let sources = vec![template("a.j2", "ports {{ title }} {{ nope }}"), template("b.hbs", "{{vm_flavor}}")];
-        let uses = Templates::new(sources).expect("names").uses(&variables());
-        assert_eq!(uses.into_iter().collect::<Vec<_>>(), ["bundle", "title", "vm_flavor"]);
     }
 
     #[test]

@@ -36,7 +36,7 @@ pub(super) fn plan(mut sources: Vec<Template>) -> Result<Vec<Planned>, Vec<Faile
 pub(super) fn result(template: &RepoPath, engine: Engine) -> Result<RepoPath, String> {
     let bytes = template.as_bytes();
     let path = match engine {
-        Engine::Native => without(bytes, b".j2"),
+        Engine::Native | Engine::Ansible => without(bytes, b".j2"),
         Engine::Handlebars => bytes.strip_suffix(b".hbs").unwrap_or(bytes).to_vec(),
     };
     if path.split(|byte| *byte == b'/').any(|part| matches!(part, b"" | b"." | b"..")) {

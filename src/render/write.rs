@@ -116,6 +116,7 @@ mod tests {
             path: path(name),
             bytes: b"new".to_vec(),
             engine: Engine::Native,
+            why: String::new(),
             warnings: Vec::new(),
         });
         let failed = failed.iter().map(|name| Failed {

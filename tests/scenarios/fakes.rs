@@ -15,6 +15,7 @@ use factoryd::domain::build::Moment;
 use factoryd::domain::id::{BuildNo, Digest, DiskId, DriverName};
 use factoryd::domain::image::ImageCopy;
 use factoryd::domain::path::RepoPath;
+use factoryd::domain::template::{Answer, Handed};
 use factoryd::engine::ports::{
     Access, Base, BaseSource, Clock, Driver, Exit, Guest, Host, HostEnd, HostJob, HostProgram, ImageOrder, Lines,
     LocalTime, Machine, MachineOrder, PortError, PortErrorKind, PublishedCopy, SealedDisk, Wait,
@@ -411,6 +412,22 @@ impl Host for FakeHost {
         }
         act.end();
         ended
+    }
+
+    async fn render(&self, build: BuildNo, handed: &Handed, wait: &Wait) -> Result<Vec<Answer>, PortError> {
+        let Reach { world, life } = &self.0;
+        life.check();
+        world.state().copies.insert(build);
+        let act = world.act(life, format!("render {}", handed.wanted.len()), Some(wait)).await?;
+        let answers = handed.wanted.iter().map(|at| match handed.files.get(*at) {
+            // Not what Ansible makes of it: a mark by which a test knows that it came from here.
+            Some((_, content)) => Answer::Text([b"by ansible: ".as_slice(), content].concat()),
+            None => Answer::Failed("it is not among the files".to_owned()),
+        });
+        let answers = answers.collect();
+        world.state().copies.remove(&build);
+        act.end();
+        Ok(answers)
     }
 
     async fn release(&self, build: BuildNo) -> Result<usize, PortError> {

@@ -5,11 +5,12 @@ use std::sync::Arc;
 use super::super::failure::Stop;
 use super::super::runner::{Done, Run};
 use crate::blocking;
+use crate::domain::id::Fingerprint;
 use crate::domain::path::RepoPath;
 use crate::domain::pipeline::Stage;
 use crate::domain::value::Value;
-use crate::engine::ports::{LocalTime, PortError};
-use crate::render::{self, Stamp, Variables};
+use crate::engine::ports::{HostProgram, LocalTime, PortError, PortErrorKind};
+use crate::render::{self, Begun, Engines, Stamp, Variables};
 use crate::store::{Artifact, Output, Payload, Record};
 
 /// A rendered file is never larger: rendering refuses more.
@@ -24,17 +25,23 @@ pub(in crate::engine) async fn run(run: &mut Run) -> Result<Done, Stop> {
         Some(image) => image.copies.first().map_or_else(|| image.id.to_string(), |copy| copy.id.clone()),
         None => return Err(Stop::failed("there is no image to render for", "add a snapshot stage to the pipeline")),
     };
-    let resolved = run.resolved(Stage::Render, vec![("image".to_owned(), image_id.clone())]).await?;
     let variables = variables(run, &stage.vars, &image_id);
     let repositories = Arc::clone(run.engine.repositories());
     let (key, commit) = (run.order.key.clone(), run.order.commit.clone());
-    let rendered = blocking::run(move || {
+    let begun = blocking::run(move || {
         let tree = repositories.tree(&key.repository, &commit)?;
         let directory = key.path.join(stage.templates.as_bytes()).unwrap_or_else(|| key.path.clone());
-        Ok::<_, PortError>(render::render_directory(tree.as_ref(), &directory, &variables))
+        Ok::<_, PortError>(render::begin(tree.as_ref(), &directory, &variables, Engines::Auto))
     })
     .await?;
-    let rendered = rendered.unwrap_or_else(|failed| render::Outcome { rendered: Vec::new(), failed });
+    let found = vec![("image".to_owned(), image_id.clone())];
+    let (resolved, rendered) = match begun {
+        Ok(begun) => finish(run, begun, found).await?,
+        Err(failed) => {
+            let resolved = run.resolved(Stage::Render, found).await?;
+            (resolved, render::Outcome { rendered: Vec::new(), failed })
+        }
+    };
     for failed in &rendered.failed {
         log.say(&failed.to_string());
     }
@@ -53,6 +60,31 @@ pub(in crate::engine) async fn run(run: &mut Run) -> Result<Done, Stop> {
         run.archive(output_path(run, &result.path), blob);
     }
     Ok(Done { resolved, payload: Payload::Render { image_id, outputs }, moved: None, expires: None })
+}
+
+/// Ends the rendering, with the installed Ansible where something is left for it: then, and only then, the result
+/// depends on its version.
+async fn finish(
+    run: &mut Run,
+    begun: Begun,
+    mut found: Vec<(String, String)>,
+) -> Result<(Fingerprint, render::Outcome), Stop> {
+    let Some(handed) = begun.handed().cloned() else {
+        return Ok((run.resolved(Stage::Render, found).await?, begun.finish(Vec::new())));
+    };
+    let any = HostProgram::any_ansible();
+    let versions = run.engine.host().versions(&any).await;
+    found.extend(versions.iter().flatten().cloned());
+    let resolved = run.resolved(Stage::Render, found).await?;
+    let answers = match versions {
+        Ok(_) => run.engine.host().render(run.order.number, &handed, &run.wait.clone()).await,
+        Err(error) => Err(error),
+    };
+    match answers {
+        Ok(answers) => Ok((resolved, begun.finish(answers))),
+        Err(error) if error.kind == PortErrorKind::Cancelled => Err(error.into()),
+        Err(error) => Ok((resolved, begun.finish_without(&error.message, &error.help))),
+    }
 }
 
 /// The outputs of a kept result, as this build's artifacts.

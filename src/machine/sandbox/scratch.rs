@@ -4,10 +4,11 @@
 //! What a program left is removed without trusting it: no recursion that a deep tree could exhaust, no link followed,
 //! directories without permissions opened up first.
 
-use std::ffi::CString;
+use std::ffi::{CString, OsStr};
 use std::fs::{self, File, Permissions};
 use std::io::{self, Write};
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt, chown, lchown, symlink};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -15,6 +16,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, chmodat, openat, renameat, statat, unlinkat};
 
 use crate::domain::id::BuildNo;
+use crate::domain::path::RepoPath;
 
 /// The user and group that files are given to; `None` leaves them to the daemon's own.
 pub(crate) type Owner = Option<(u32, u32)>;
@@ -60,6 +62,34 @@ impl Scratch {
     /// When it can't be written.
     pub(crate) fn write(&self, name: &str, content: &[u8]) -> io::Result<()> {
         let path = self.path.join("run").join(name);
+        let mut file = File::options().write(true).create_new(true).mode(0o600).open(&path)?;
+        file.write_all(content)?;
+        self.give(&path)
+    }
+
+    /// Makes a directory below `src`, and those above it.
+    ///
+    /// # Errors
+    /// When it can't be made.
+    pub(crate) fn make(&self, directory: &RepoPath) -> io::Result<()> {
+        let mut at = self.path.join("src");
+        for part in directory.parts() {
+            at.push(OsStr::from_bytes(part));
+            match fs::DirBuilder::new().mode(0o700).create(&at) {
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                made => made.and_then(|()| self.give(&at))?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes a file below `src`.
+    ///
+    /// # Errors
+    /// When it can't be written.
+    pub(crate) fn put(&self, file: &RepoPath, content: &[u8]) -> io::Result<()> {
+        self.make(&file.parent())?;
+        let path = self.path.join("src").join(OsStr::from_bytes(file.as_bytes()));
         let mut file = File::options().write(true).create_new(true).mode(0o600).open(&path)?;
         file.write_all(content)?;
         self.give(&path)

@@ -6,12 +6,13 @@
 //! true, `[none]` print `None`, and an undefined variable may be looked into and only not be used. Where even that is
 //! not known for certain (a list's text with unusual characters, say), the template is refused rather than guessed at.
 //!
-//! `recognise` decides what is accepted · `evaluate` statements · `expression` · `filters`, `methods` · `lazy` variables
+//! `foreign` refuses what is a host's · `recognise` decides what is accepted · `evaluate` statements · `expression` · `filters`, `methods` · `lazy` variables
 //! whose texts are templates · `value` and `operators` Python's values.
 
 mod evaluate;
 mod expression;
 mod filters;
+mod foreign;
 mod lazy;
 mod methods;
 mod operators;
@@ -29,6 +30,11 @@ use evaluate::Evaluator;
 pub(super) use lazy::resolve_all;
 pub(super) use stop::Stop;
 pub(super) use value::PyValue;
+
+/// Refuses a template that asks for what is a host's, before any engine sees it.
+pub(super) fn refuse_foreign(content: &[u8], variables: &Variables) -> Result<(), Stop> {
+    foreign::refuse(decode(content)?, variables)
+}
 
 /// Renders a template.
 pub(super) fn render(content: &[u8], variables: &Variables, budget: Budget) -> Result<String, Stop> {

@@ -148,20 +148,24 @@ const FOREIGN: &str = "set the value in the bundle's vars file under a name of i
 
 /// What is said of a name that Ansible knows and that is not known here.
 pub(super) fn foreign(name: &str, variables: &Variables) -> Option<String> {
-    const GLOBALS: [&str; 11] =
-        ["range", "dict", "lipsum", "cycler", "joiner", "namespace", "lookup", "query", "q", "now", "undef"];
-    const HOST: &str = "hostvars groups group_names inventory_hostname inventory_hostname_short inventory_dir \
-        inventory_file playbook_dir play_hosts role_name role_names role_path environment omit vars item \
-        template_host template_path template_mtime template_uid template_run_date template_destpath \
-        template_fullpath discovered_interpreter_python gather_subset module_setup self caller";
-    if HOST.split_ascii_whitespace().any(|known| known == name) {
-        return Some(format!("`{name}`, which only Ansible on its host knows,"));
+    const GLOBALS: [&str; 12] = [
+        "range",
+        "dict",
+        "cycler",
+        "joiner",
+        "namespace",
+        "lookup",
+        "query",
+        "q",
+        "undef",
+        "self",
+        "caller",
+        "varargs",
+    ];
+    if let Some(what) = super::foreign::of_a_host(name, variables) {
+        return Some(what);
     }
     let known = variables.get(name).is_some();
-    let named = |prefix: &str| name.starts_with(prefix) && name != "ansible_date_time";
-    if !known && (named("ansible_") || named("facter_") || named("ohai_")) {
-        return Some(format!("`{name}`, a fact of a host,"));
-    }
     (!known && GLOBALS.contains(&name)).then(|| format!("`{name}`"))
 }
 

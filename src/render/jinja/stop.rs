@@ -52,6 +52,11 @@ impl Stop {
         self.code == Code::Limit && self.message == LATE
     }
 
+    /// Whether Ansible may know better: what is not known here, or can't be parsed here.
+    pub(in crate::render) fn is_for_ansible(&self) -> bool {
+        matches!(self.code, Code::NotNative | Code::Syntax)
+    }
+
     /// Says where, in bytes of the source, unless that is known more exactly already.
     pub(in crate::render) fn at(mut self, offset: usize) -> Self {
         self.place.get_or_insert(Place::Offset(offset));
