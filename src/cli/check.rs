@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use clap::Args;
 use serde::Serialize;
 
+use super::outputs::{self, Looked};
 use super::plan::repository_name;
 use super::text::{Style, plural};
 use super::{Context, Failure};
@@ -82,25 +83,34 @@ pub(super) fn run(context: &Context, options: &Options) -> Result<(), Failure> {
     let tree = Directory::open(&options.directory).map_err(|error| cant(&error))?;
     let name = repository_name(&options.directory);
     let reading = read(&tree, &name, &Cache::default()).map_err(|error| cant(&error))?;
+    let looked: Vec<Looked> =
+        reading.bundles.iter().map(|bundle| outputs::look(&tree, bundle)).collect::<Result<_, _>>()?;
     let view = CheckView {
-        bundles: reading.bundles.iter().map(bundle_check).collect(),
+        bundles: reading.bundles.iter().zip(&looked).map(|(bundle, looked)| bundle_check(bundle, looked)).collect(),
         faults: reading.faults.iter().map(FaultView::from).collect(),
     };
-    let is_good = reading.faults.is_empty() && reading.bundles.iter().all(|bundle| bundle.verdict.is_ok());
-    context.print(&view, |_, style| describe(&reading, style))?;
+    let is_good = reading.faults.is_empty()
+        && reading.bundles.iter().all(|bundle| bundle.verdict.is_ok())
+        && looked.iter().all(|looked| looked.faults.is_empty());
+    context.print(&view, |_, style| describe(&reading, &looked, style))?;
     if is_good { Ok(()) } else { Err(Failure::quiet()) }
 }
 
-fn bundle_check(bundle: &BundleReading) -> BundleCheck {
-    let views = |faults: &[Fault]| faults.iter().map(FaultView::from).collect::<Vec<_>>();
+fn bundle_check(bundle: &BundleReading, looked: &Looked) -> BundleCheck {
+    let views = |own: &[Fault], found: &[Fault]| own.iter().chain(found).map(FaultView::from).collect::<Vec<_>>();
     let (verdict, reason, faults, warnings, stages) = match &bundle.verdict {
-        Ok(buildable) => {
-            ("buildable", String::new(), Vec::new(), views(&buildable.warnings), stage_checks(&buildable.pipeline))
-        }
+        Ok(buildable) => (
+            "buildable",
+            String::new(),
+            [].as_slice(),
+            buildable.warnings.as_slice(),
+            stage_checks(&buildable.pipeline),
+        ),
         Err(unbuildable) => {
-            ("unbuildable", unbuildable.reason.clone(), views(&unbuildable.faults), Vec::new(), Vec::new())
+            ("unbuildable", unbuildable.reason.clone(), unbuildable.faults.as_slice(), [].as_slice(), Vec::new())
         }
     };
+    let (faults, warnings) = (views(faults, &looked.faults), views(warnings, &looked.warnings));
     let path_bytes = path_bytes(&bundle.path);
     BundleCheck { bundle: bundle.path.to_string(), path_bytes, verdict, reason, faults, warnings, stages }
 }
@@ -223,11 +233,13 @@ fn faults(out: &mut String, faults: &[Fault], word: &str) {
     }
 }
 
-fn describe(reading: &Reading, style: Style) -> String {
+fn describe(reading: &Reading, looked: &[Looked], style: Style) -> String {
     let mut out = String::new();
     faults(&mut out, &reading.faults, "error");
     let (mut good, mut bad) = (0, 0);
-    for bundle in &reading.bundles {
+    for (bundle, looked) in reading.bundles.iter().zip(looked) {
+        faults(&mut out, &looked.faults, "error");
+        faults(&mut out, &looked.warnings, "warning");
         match &bundle.verdict {
             Ok(buildable) => {
                 good += 1;

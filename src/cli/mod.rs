@@ -12,6 +12,7 @@ mod hook;
 mod images;
 mod logs;
 mod look;
+mod outputs;
 mod packaging;
 mod plan;
 mod render;

@@ -129,7 +129,7 @@ fn view(outcome: &Outcome, unwritten: Vec<FailedView>, versions: Option<ansible:
         path: rendered.path.to_string(),
         engine: rendered.engine.as_str(),
         why: rendered.why.clone(),
-        warnings: rendered.warnings.clone(),
+        warnings: rendered.warnings.iter().map(ToString::to_string).collect(),
     });
     let failed = outcome.failed.iter().map(|failed| FailedView {
         template: failed.template.to_string(),

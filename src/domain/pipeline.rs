@@ -283,6 +283,18 @@ pub struct Render {
     pub templates: RepoPath,
     /// The vars that templates see, as the bundle's file has them: shared, since they can be large.
     pub vars: std::sync::Arc<super::value::Value>,
+    /// What becomes of what looks wrong in an output.
+    pub lint: Lint,
+}
+
+/// What becomes of what looks wrong in an output.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Lint {
+    /// It is said.
+    #[default]
+    Warn,
+    /// It fails the stage.
+    Error,
 }
 
 /// Where a step finds a file.

@@ -194,8 +194,14 @@ pub(super) const SNAPSHOT: &[Field] = &[
 ];
 
 /// The keys of `render`.
-pub(super) const RENDER: &[Field] =
-    &[Field::new("templates", Shape::BundlePath, "The directory of the templates in the bundle; default output.")];
+pub(super) const RENDER: &[Field] = &[
+    Field::new("templates", Shape::BundlePath, "The directory of the templates in the bundle; default output."),
+    Field::new(
+        "lint",
+        Shape::Word(&["warn", "error"]),
+        "What becomes of what looks wrong in an output: it is said, or it fails the stage; default warn.",
+    ),
+];
 
 /// The keys of a step that say what it does; it has one of them.
 pub(super) const ACTIONS: &[Field] = &[

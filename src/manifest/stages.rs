@@ -9,7 +9,7 @@ use super::reader::Reader;
 use crate::domain::expression::Text;
 use crate::domain::path::RepoPath;
 use crate::domain::pipeline::{
-    BaseImage, Boot, DiskFormat, HostKey, MACHINE_MEMORY, Recipe, RecipeContent, RecipeFile, Render, Snapshot,
+    BaseImage, Boot, DiskFormat, HostKey, Lint, MACHINE_MEMORY, Recipe, RecipeContent, RecipeFile, Render, Snapshot,
 };
 use crate::domain::value::Value;
 
@@ -68,11 +68,12 @@ pub(super) fn snapshot(reader: &mut Reader<'_>, node: &Node) -> Option<Snapshot>
 pub(super) fn render(reader: &mut Reader<'_>, node: &Node, vars: Arc<Value>) -> Option<Render> {
     let default = RepoPath::new("output")?;
     if matches!(node.kind, Kind::Scalar { value: Value::Null, .. }) {
-        return Some(Render { templates: default, vars });
+        return Some(Render { templates: default, vars, lint: Lint::default() });
     }
     let record = reader.record(node, "render", RENDER)?;
     let templates = record.get("templates").map(|node| reader.bundle_path(node, "templates"));
-    Some(Render { templates: templates.flatten().unwrap_or(default), vars })
+    let lint = reader.word(record.get("lint"), "lint", &[("warn", Lint::Warn), ("error", Lint::Error)]);
+    Some(Render { templates: templates.flatten().unwrap_or(default), vars, lint: lint.unwrap_or_default() })
 }
 
 /// `boot.image`: a name, or one of the maps, told apart by their first keys.

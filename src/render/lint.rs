@@ -1,49 +1,59 @@
-//! What looks wrong in a result. Only warnings: nothing here makes a rendering fail.
+//! What looks wrong in a result. Nothing here makes a rendering fail.
 
-use super::Variables;
+use super::{Code, limits};
+use crate::domain::path::RepoPath;
+use crate::domain::tree::{Entry, EntryKind, Tree, TreeError};
+use crate::manifest::fault::Fault;
+use crate::manifest::{Output, check_output};
 
-/// An id that was written down where the new image's belongs: today's factory has such templates, whose results
-/// ignore the image that was just built.
-pub(super) fn warnings(text: &str, variables: &Variables) -> Vec<String> {
-    let image = variables.image_id();
-    if !image.is_empty() && text.contains(image) {
-        return Vec::new();
+/// How deep static files are looked for.
+const DEPTH: usize = 16;
+/// Larger files are no outputs that anybody wrote.
+const BYTES: u64 = 1 << 20;
+
+/// What looks wrong in a result, with its places in the result.
+pub(super) fn result(path: &RepoPath, bytes: &[u8], image: &str) -> Vec<Fault> {
+    let text = String::from_utf8_lossy(bytes);
+    check_output(&Output { file: &path.to_string(), text: &text, image: Some(image) })
+}
+
+/// What looks wrong in the files beside the templates, which are neither rendered nor copied.
+///
+/// # Errors
+/// When the directory can't be read.
+pub fn statics(tree: &dyn Tree, directory: &RepoPath) -> Result<Vec<Fault>, TreeError> {
+    let mut faults = Vec::new();
+    let mut entries = 0;
+    let mut todo = vec![(directory.clone(), 0)];
+    while let Some((at, depth)) = todo.pop() {
+        for Entry { name, kind, .. } in tree.list(&at)? {
+            entries += 1;
+            let Some(path) = at.join(&name).filter(|_| entries <= limits::TEMPLATES) else { continue };
+            match kind {
+                EntryKind::Directory if depth < DEPTH => todo.push((path, depth + 1)),
+                EntryKind::File | EntryKind::Executable if super::names::engine(&name).is_none() => {
+                    let Ok(bytes) = tree.read(&path, BYTES) else { continue };
+                    let Ok(text) = std::str::from_utf8(&bytes) else { continue };
+                    faults.extend(check_output(&Output { file: &path.to_string(), text, image: None }));
+                }
+                _ => {}
+            }
+        }
     }
-    let found = text.lines().enumerate().find_map(|(at, line)| uuid_in(line).map(|uuid| (at + 1, uuid)));
-    let warning = |(line, uuid)| {
-        format!("line {line} names {uuid}, and the new image's id is nowhere: use {{{{ result_img_id }}}} for it")
-    };
-    found.map(warning).into_iter().collect()
+    faults.sort_by(|one, other| (&one.file, one.line).cmp(&(&other.file, other.line)));
+    Ok(faults)
 }
 
-/// The first text in UUID syntax that stands alone.
-fn uuid_in(line: &str) -> Option<&str> {
-    let bytes = line.as_bytes();
-    let whole = |at: usize| !bytes.get(at).is_some_and(|byte| byte.is_ascii_alphanumeric() || *byte == b'-');
-    (0..bytes.len().saturating_sub(35)).find_map(|at| {
-        let is_uuid = bytes[at..at + 36].iter().enumerate().all(|(place, byte)| match place {
-            8 | 13 | 18 | 23 => *byte == b'-',
-            _ => byte.is_ascii_hexdigit(),
-        });
-        let alone = (at == 0 || whole(at - 1)) && whole(at + 36);
-        (is_uuid && alone).then(|| &line[at..at + 36])
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_hard_coded_id_is_warned_of_only_where_the_new_one_is_missing() {
-        let variables = Variables::new("11111111-2222-3333-4444-555555555555");
-        let stale = "image: 0a1b2c3d-0000-4000-8000-0123456789ab\n";
-        insta::assert_debug_snapshot!(warnings(stale, &variables), @r#"
-        [
-            "line 1 names 0a1b2c3d-0000-4000-8000-0123456789ab, and the new image's id is nowhere: use {{ result_img_id }} for it",
-        ]
-        "#);
-        assert!(warnings(&format!("{stale}new: 11111111-2222-3333-4444-555555555555"), &variables).is_empty());
-        assert!(warnings("x0a1b2c3d-0000-4000-8000-0123456789ab é", &variables).is_empty());
+/// The word of a failure among faults.
+pub(super) fn word(code: Code) -> &'static str {
+    match code {
+        Code::Unreadable => "output-unreadable",
+        Code::Name => "output-name",
+        Code::Syntax => "output-syntax",
+        Code::NotNative => "output-not-native",
+        Code::Refused => "output-refused",
+        Code::Undefined => "output-undefined",
+        Code::Value => "output-value",
+        Code::Limit => "output-limit",
     }
 }

@@ -26,7 +26,9 @@ use std::time::Instant;
 use crate::domain::path::RepoPath;
 use crate::domain::template::{Answer, Handed};
 use crate::domain::tree::Tree;
+use crate::manifest::fault::{Fault, Span};
 
+pub use lint::statics;
 pub use variables::{Stamp, Variables};
 pub use write::{WriteError, write_all};
 
@@ -130,7 +132,7 @@ pub struct Rendered {
     /// Why that and no other engine.
     pub why: String,
     /// What looks wrong in the result; never a reason to fail.
-    pub warnings: Vec<String>,
+    pub warnings: Vec<Fault>,
 }
 
 /// A template that could not be rendered.
@@ -151,6 +153,15 @@ pub struct Failed {
     pub message: String,
     /// What to do about it; may be empty.
     pub help: String,
+}
+
+impl Failed {
+    /// The same as a fault of a file in a directory of templates.
+    pub fn fault(&self, directory: &RepoPath) -> Fault {
+        let file = directory.join(self.template.as_bytes()).unwrap_or_else(|| self.template.clone());
+        let span = Span { line: self.line, column: self.column, length: 1 };
+        Fault::new(&file.to_string(), span, lint::word(self.code), &self.message).with_help(&self.help)
+    }
 }
 
 /// What became of the templates of a bundle.
@@ -316,8 +327,7 @@ impl Begun {
         done.failed.sort_by(|a, b| a.template.cmp(&b.template));
         if let Some(variables) = &self.variables {
             for rendered in &mut done.rendered {
-                let text = String::from_utf8_lossy(&rendered.bytes);
-                rendered.warnings = lint::warnings(&text, variables);
+                rendered.warnings = lint::result(&rendered.path, &rendered.bytes, variables.image_id());
             }
         }
         done
@@ -472,7 +482,7 @@ mod tests {
           did you mean `upper`?
         t.j2:1:12: the filter `to_json` is not known to render as Ansible does
           known are text, variables, if, for, set, comparisons and the common filters
-        t.j2:1:4: `lookup('env')`, which reads what is not the bundle's: a rendering depends on the bundle and the image alone
+        t.j2:1:4: `lookup()` of `env`, which reads what is not the bundle's: a rendering depends on the bundle and the image alone
           set the value in the bundle's vars file under a name of its own
         t.j2:1:4: `hostvars`, which only Ansible on its host knows: a rendering depends on the bundle and the image alone
           set the value in the bundle's vars file under a name of its own

@@ -97,6 +97,9 @@ pub enum Payload {
         image_id: String,
         /// Path, sum and size in bytes of each.
         outputs: Vec<Output>,
+        /// What looked wrong in them, with its place.
+        #[serde(default)]
+        warnings: Vec<String>,
     },
 }
 

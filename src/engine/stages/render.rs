@@ -7,7 +7,7 @@ use super::super::runner::{Done, Run};
 use crate::blocking;
 use crate::domain::id::Fingerprint;
 use crate::domain::path::RepoPath;
-use crate::domain::pipeline::Stage;
+use crate::domain::pipeline::{Lint, Stage};
 use crate::domain::value::Value;
 use crate::engine::ports::{HostProgram, LocalTime, PortError, PortErrorKind};
 use crate::render::{self, Begun, Engines, Stamp, Variables};
@@ -25,7 +25,7 @@ pub(in crate::engine) async fn run(run: &mut Run) -> Result<Done, Stop> {
         Some(image) => image.copies.first().map_or_else(|| image.id.to_string(), |copy| copy.id.clone()),
         None => return Err(Stop::failed("there is no image to render for", "add a snapshot stage to the pipeline")),
     };
-    let variables = variables(run, &stage.vars, &image_id);
+    let (variables, lint) = (variables(run, &stage.vars, &image_id), stage.lint);
     let repositories = Arc::clone(run.engine.repositories());
     let (key, commit) = (run.order.key.clone(), run.order.commit.clone());
     let begun = blocking::run(move || {
@@ -48,10 +48,11 @@ pub(in crate::engine) async fn run(run: &mut Run) -> Result<Done, Stop> {
     if let Some(first) = rendered.failed.first() {
         return Err(Stop::failed(first.to_string(), first.help.clone()));
     }
-    let mut outputs = Vec::new();
+    let (mut outputs, mut warnings) = (Vec::new(), Vec::new());
     for result in rendered.rendered {
         for warning in &result.warnings {
-            log.say(&format!("warning: {}: {warning}", result.path));
+            log.say(&format!("warning: {warning}"));
+            warnings.push(warning.to_string());
         }
         let blobs = run.engine.store().blobs().clone();
         let blob = blocking::run(move || blobs.put(result.bytes.as_slice(), MOST_OUTPUT)).await?;
@@ -59,7 +60,11 @@ pub(in crate::engine) async fn run(run: &mut Run) -> Result<Done, Stop> {
         outputs.push(Output(result.path.clone(), blob.sha256, blob.size));
         run.archive(output_path(run, &result.path), blob);
     }
-    Ok(Done { resolved, payload: Payload::Render { image_id, outputs }, moved: None, expires: None })
+    if let Some(first) = warnings.first().filter(|_| lint == Lint::Error) {
+        let help = "the pipeline says `lint: error`; the build's log has all that looks wrong";
+        return Err(Stop::failed(first.clone(), help));
+    }
+    Ok(Done { resolved, payload: Payload::Render { image_id, outputs, warnings }, moved: None, expires: None })
 }
 
 /// Ends the rendering, with the installed Ansible where something is left for it: then, and only then, the result

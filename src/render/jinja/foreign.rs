@@ -224,11 +224,12 @@ impl Context<'_, '_> {
             };
             return match lookup.map(|lookup| lookup.trim_start_matches("ansible.builtin.")) {
                 Some(lookup) if LOOKUPS.contains(&lookup) => None,
-                Some(lookup) => Some(format!("`{name}('{lookup}')`, which reads what is not the bundle's")),
+                Some(lookup) => Some(format!("`{name}()` of `{lookup}`, which reads what is not the bundle's")),
                 None => Some(format!("`{name}()` of what is not written down")),
             };
         }
-        of_a_host(name, variables)
+        let called = matches!(self.after(1).map(|word| &word.token), Some(Token::ParenOpen));
+        of_a_host(name, variables).map(|what| if called { what.replacen(name, &format!("{name}()"), 1) } else { what })
     }
 
     /// `map('random')`, `select('file')`: filters and tests that are named by a text.
@@ -299,18 +300,18 @@ mod tests {
             ("{% if no %}{{ groups.all }}{% endif %}", "`groups`"),
             ("{{ ansible_hostname }}", "`ansible_hostname`"),
             ("{{ vars['x'] }}", "`vars`"),
-            ("{{ now() }}", "`now`"),
-            ("{{ lookup('env', 'HOME') }}", "`lookup('env')`"),
-            ("{{ query('ansible.builtin.pipe', 'id') }}", "`query('pipe')`"),
+            ("{{ now() }}", "`now()`"),
+            ("{{ lookup('env', 'HOME') }}", "`lookup()` of `env`"),
+            ("{{ query('ansible.builtin.pipe', 'id') }}", "`query()` of `pipe`"),
             ("{{ lookup(kind, 'x') }}", "`lookup()`"),
-            ("{{ bundle.name | default(lookup('file', 'x')) }}", "`lookup('file')`"),
-            ("{% for x in q('fileglob', '*') %}{% endfor %}", "`q('fileglob')`"),
+            ("{{ bundle.name | default(lookup('file', 'x')) }}", "`lookup()` of `file`"),
+            ("{% for x in q('fileglob', '*') %}{% endfor %}", "`q()` of `fileglob`"),
             ("{{ [1, 2] | random }}", "`random`"),
             ("{{ x | map('expanduser') | list }}", "`expanduser`"),
             ("{{ '/etc/passwd' is file }}", "the test `file`"),
             ("{{ '/etc' is not exists }}", "the test `exists`"),
             ("{{ x | selectattr('path', 'exists') | list }}", "`exists`"),
-            ("{{ through[0] }}", "in the variable `home`: `lookup('env')`"),
+            ("{{ through[0] }}", "in the variable `home`: `lookup()` of `env`"),
             ("{{ lookup('vars', 'home') }}", "in the variable `home`"),
             ("{{ hostvars }} {{ 'never closed", "`hostvars`"),
             ("{% macro m(a, b=playbook_dir) %}{% endmacro %}{{ inventory_hostname }}", "`inventory_hostname`"),

@@ -1,0 +1,79 @@
+//! What `factoryd check` finds in a bundle beyond what building it needs to read: its outputs, rendered for an image that
+//! is not there, the files beside them, and its playbooks.
+
+use super::{Failure, ansible};
+use crate::domain::path::RepoPath;
+use crate::domain::pipeline::{Lint, Render};
+use crate::domain::tree::Tree;
+use crate::manifest::directory::Directory;
+use crate::manifest::fault::{Fault, Source};
+use crate::manifest::reading::BundleReading;
+use crate::manifest::{MOST_BYTES, old_playbooks, read_vars};
+use crate::render::{self, Engines, Outcome, Stamp, Variables};
+
+/// Stands for the image that a build would make; no image has it.
+const IMAGE: &str = "ffffffff-ffff-4fff-bfff-ffffffffffff";
+/// Stands for the moment of a build.
+const STAMP: Stamp = Stamp { year: 2000, month: 1, day: 1, hour: 0, minute: 0, second: 0 };
+
+/// What was found in a bundle.
+pub(super) struct Looked {
+    /// What the pipeline holds for an error.
+    pub(super) faults: Vec<Fault>,
+    /// What an author should know.
+    pub(super) warnings: Vec<Fault>,
+}
+
+/// Looks at a bundle's outputs and playbooks.
+pub(super) fn look(tree: &Directory, bundle: &BundleReading) -> Result<Looked, Failure> {
+    let mut looked = Looked { faults: Vec::new(), warnings: old_playbooks(tree, &bundle.path) };
+    let render = match &bundle.verdict {
+        Ok(buildable) => buildable.pipeline.render.clone(),
+        Err(_) => as_if_buildable(tree, &bundle.path),
+    };
+    let Some(render) = render else { return Ok(looked) };
+    let directory = bundle.path.join(render.templates.as_bytes()).unwrap_or_else(|| bundle.path.clone());
+    let mut found = rendered(tree, &directory, &render)?;
+    found.extend(render::statics(tree, &directory).unwrap_or_default());
+    match render.lint {
+        Lint::Error => looked.faults = found,
+        Lint::Warn => looked.warnings.extend(found),
+    }
+    Ok(looked)
+}
+
+/// A bundle that can't be built has outputs all the same, and an author wants to know of them at once.
+fn as_if_buildable(tree: &Directory, bundle: &RepoPath) -> Option<Render> {
+    let file = bundle.join("build-vars.yml")?;
+    let text = String::from_utf8(tree.read(&file, MOST_BYTES).ok()?).ok()?;
+    let vars = read_vars("build-vars.yml", bundle, &text).ok()?;
+    Some(Render { templates: RepoPath::new("output")?, vars: vars.into(), lint: Lint::Warn })
+}
+
+/// Renders the templates and gives what fails and what looks wrong.
+fn rendered(tree: &Directory, directory: &RepoPath, render: &Render) -> Result<Vec<Fault>, Failure> {
+    let variables = Variables::new(IMAGE).file(&render.vars).stamp(STAMP);
+    let outcome = match render::begin(tree, directory, &variables, Engines::Auto) {
+        Ok(begun) => ansible::finish(begun)?.0,
+        Err(failed) => Outcome { rendered: Vec::new(), failed },
+    };
+    let mut faults: Vec<Fault> = outcome.failed.iter().map(|failed| failed.fault(directory)).collect();
+    for result in outcome.rendered {
+        let Some(path) = directory.join(result.template.as_bytes()) else { continue };
+        let source = tree.read(&path, MOST_BYTES).unwrap_or_default();
+        let source = Source::new(path.to_string(), &String::from_utf8_lossy(&source));
+        faults.extend(result.warnings.into_iter().map(|warning| in_template(warning, &source)));
+    }
+    Ok(faults)
+}
+
+/// A fault of a result as one of its template: the line is the same where the template has it.
+fn in_template(mut fault: Fault, template: &Source) -> Fault {
+    let written = template.line(fault.line);
+    let is_same = written.trim_end() == fault.snippet.as_deref().unwrap_or_default() || written.contains("{{");
+    if fault.line > 0 && !is_same {
+        fault.message = format!("{} (line {} of the result)", fault.message, fault.line);
+    }
+    template.name().clone_into(&mut fault.file);
+    fault
+}
