@@ -456,7 +456,7 @@ mod tests {
             "{% for x in 5 %}{% endfor %}",
             "a\n{% macro m() %}{% endmacro %}",
             "{{ title | uper }}",
-            "{{ title | to_json }}",
+            "{{ title | to_yaml }}",
             "{{ lookup('env', 'HOME') }}",
             "{{ hostvars['x'] }}",
             "{{ ansible_hostname }}",
@@ -480,7 +480,7 @@ mod tests {
           known are text, variables, if, for, set, comparisons and the common filters
         t.j2:1:12: the filter `uper` is not known to render as Ansible does
           did you mean `upper`?
-        t.j2:1:12: the filter `to_json` is not known to render as Ansible does
+        t.j2:1:12: the filter `to_yaml` is not known to render as Ansible does
           known are text, variables, if, for, set, comparisons and the common filters
         t.j2:1:4: `lookup()` of `env`, which reads what is not the bundle's: a rendering depends on the bundle and the image alone
           set the value in the bundle's vars file under a name of its own

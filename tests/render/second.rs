@@ -21,7 +21,7 @@ const ONLY_ANSIBLES: &[&str] = &[
     "{{ none_list | to_nice_yaml(indent=2) }}{{ users | to_yaml }}",
     "{{ users | to_json }} {{ accent | to_nice_json }}\n\n",
     "{{ '%-5s|%05.1f' | format(name, ratio) }}{{ '%s' % accent }}",
-    "{{ name | b64encode }} {{ name | hash('sha256') }}\r\n",
+    "{{ name | hash('md5') }} {{ name | hash('sha256') }}\r\n",
     "{% macro inner() %}({{ caller() }}){% endmacro %}{% call inner() %}{{ name }}{% endcall %}",
     "{% set ns = namespace(n=0) %}{% for x in numbers %}{% set ns.n = ns.n + x %}{% endfor %}{{ ns.n }}",
     "#jinja2: lstrip_blocks: True\n  {% if yes %}\na\n  {% endif %}\n",
@@ -29,7 +29,7 @@ const ONLY_ANSIBLES: &[&str] = &[
     "{{ lookup('vars', 'lazier') }} {{ query('dict', bundle.properties) | map(attribute='key') | list }}",
     "{% include 'included.j2' %}|{% import 'included.j2' as other %}{{ other.m(name) }}",
     "{{ given }} {{ given | regex_replace('raw', 'cooked') }}",
-    "{{ nope | b64encode }}",
+    "{{ nope | b64decode }}",
     "{{ name | b64decode | nofilter }}",
     "{{ lazy_two }} {{ ['\u{4e2d}'] }}",
     "{% trans %}x{% endtrans %}",
@@ -106,16 +106,16 @@ fn a_hostile_template_sees_nothing_hurts_nobody_and_is_told_what_it_may_not() {
     );
     let sources = [
         "{{ (10 ** 8) ** (10 ** 7) }}",
-        "{{ ('a' * 10 ** 12) | b64encode }}",
+        "{{ ('a' * 10 ** 12) | hash('md5') }}",
         &shell,
-        "{{ name | b64encode }}",
+        "{{ name | hash('md5') }}",
         "{{ cycler.__init__.__globals__.os._exit(3) }}",
         "{{ cycler.__init__.__globals__.os.popen('ln -sf /etc/passwd /work/src/out/5; true').read() }}",
     ];
     let outcome = render(&sources, Engines::Auto);
     let seen = String::from_utf8_lossy(result(&outcome, 2).unwrap_or_default()).into_owned();
     assert_eq!(seen.split_whitespace().collect::<Vec<_>>(), ["1000", "lo"], "{seen}");
-    assert_eq!(result(&outcome, 3), Some(b"d2Vi".as_slice()));
+    assert_eq!(result(&outcome, 3), Some(b"2567a5ec9705eb7ac2c984033e06189d".as_slice()));
     let says = |at: usize, wanted: &str| {
         let failed = outcome.failed.iter().find(|one| one.template.to_string() == format!("{at}.j2"));
         let message = failed.map(|failed| failed.message.clone()).unwrap_or_default();
@@ -129,7 +129,7 @@ fn a_hostile_template_sees_nothing_hurts_nobody_and_is_told_what_it_may_not() {
 
 #[test]
 fn all_results_together_may_have_64_mib() {
-    let half = "{{ 'x' * (40 * 1024 * 1024) }}{{ name | b64encode }}";
+    let half = "{{ 'x' * (40 * 1024 * 1024) }}{{ name | hash('md5') }}";
     let outcome = render(&[half, half], Engines::Auto);
     assert!(result(&outcome, 0).is_some_and(|bytes| bytes.len() > 40 << 20), "{:?}", outcome.failed);
     assert!(outcome.failed[0].message.contains("64 MiB"), "{:?}", outcome.failed);

@@ -90,7 +90,16 @@ impl Evaluator<'_> {
                     _ => Err(Stop::not_native("this call")),
                 }
             }
-            Expr::Slice(_) => Err(Stop::not_native("a slice")),
+            Expr::Slice(slice) => {
+                let value = self.expression(&slice.expr)?;
+                let mut ends = [PyValue::None, PyValue::None];
+                for (end, expr) in ends.iter_mut().zip([&slice.start, &slice.stop]) {
+                    if let Some(expr) = expr {
+                        *end = self.expression(expr)?;
+                    }
+                }
+                self.sliced(&value, &ends)
+            }
         }
     }
 
@@ -187,6 +196,40 @@ impl Evaluator<'_> {
             _ => None,
         };
         Ok(found.unwrap_or_else(|| PyValue::undefined("", format!("{} has nothing at {index}", value.kind()))))
+    }
+
+    /// `value[start:stop]`, as Python cuts: ends beyond the value's are its ends.
+    fn sliced(&mut self, value: &PyValue, ends: &[PyValue; 2]) -> Result<PyValue, Stop> {
+        let length = match value {
+            PyValue::Undefined(_) => return Ok(value.clone()),
+            PyValue::Nothing => return Err(nothing()),
+            PyValue::List(items) | PyValue::Tuple(items) => items.len(),
+            PyValue::Str(text) => text.chars().count(),
+            other => return Err(Stop::value(format!("{} can't be sliced", other.kind()))),
+        };
+        let place = |end: &PyValue, default: usize| match end.defined()? {
+            PyValue::None => Ok(default),
+            PyValue::Int(at) => {
+                let by = usize::try_from(at.unsigned_abs()).unwrap_or(usize::MAX);
+                Ok(if *at < 0 { length.saturating_sub(by) } else { by.min(length) })
+            }
+            PyValue::Bool(_) => Err(Stop::not_native("a slice by true or false")),
+            other => Err(Stop::value(format!("a slice can't begin or end at {}", other.kind()))),
+        };
+        let (start, stop) = (place(&ends[0], 0)?, place(&ends[1], length)?);
+        let taken = stop.saturating_sub(start);
+        Ok(match value {
+            PyValue::Str(text) => {
+                self.budget.make(text.len())?;
+                PyValue::str(text.chars().skip(start).take(taken).collect::<String>())
+            }
+            PyValue::List(items) | PyValue::Tuple(items) => {
+                self.budget.make(taken * ITEM)?;
+                let items = items[start..start + taken].into();
+                if matches!(value, PyValue::Tuple(_)) { PyValue::Tuple(items) } else { PyValue::List(items) }
+            }
+            _ => PyValue::None,
+        })
     }
 
     fn binary(&mut self, op: BinOpKind, left: &Expr<'_>, right: &Expr<'_>) -> Result<PyValue, Stop> {

@@ -3,13 +3,16 @@
 use std::cmp::Ordering;
 use std::rc::Rc;
 
+use base64::Engine as _;
+
 use super::expression::Arguments;
 use super::value::{ITEM, PyValue, is_space};
 use super::{Stop, operators};
 use crate::render::limits::Budget;
 
 /// The filters that are known, each with the names of its arguments in order.
-pub(super) const FILTERS: [(&str, &[&str]); 23] = [
+pub(super) const FILTERS: [(&str, &[&str]); 26] = [
+    ("b64encode", &[]),
     ("bool", &[]),
     ("capitalize", &[]),
     ("count", &[]),
@@ -30,6 +33,8 @@ pub(super) const FILTERS: [(&str, &[&str]); 23] = [
     ("split", &["sep"]),
     ("string", &[]),
     ("ternary", &["true_val", "false_val"]),
+    ("to_json", &[]),
+    ("to_nice_json", &[]),
     ("trim", &["chars"]),
     ("unique", &[]),
     ("upper", &[]),
@@ -99,6 +104,15 @@ pub(super) fn apply(name: &str, value: &PyValue, args: &Arguments, budget: &mut 
             chosen.clone()
         }
         "indent" => indented(value, args, budget)?,
+        "to_json" => super::json::dump(value, false, budget)?,
+        "to_nice_json" => super::json::dump(value, true, budget)?,
+        "b64encode" => {
+            let PyValue::Str(text) = value.defined()? else {
+                return Err(Stop::not_native(&format!("`b64encode` of {}", value.kind())));
+            };
+            budget.make(text.len() * 2)?;
+            PyValue::str(base64::engine::general_purpose::STANDARD.encode(text.as_bytes()))
+        }
         other => return Err(Stop::not_native(&format!("the filter `{other}`"))),
     })
 }

@@ -13,6 +13,7 @@ mod evaluate;
 mod expression;
 mod filters;
 mod foreign;
+mod json;
 mod lazy;
 mod methods;
 mod operators;

@@ -349,7 +349,13 @@ impl Checker<'_> {
                 Expr::Var(name) => Err(Stop::not_native(&format!("`{}()`", name.id)).with_help(FOREIGN)),
                 _ => Err(Stop::not_native("this call")),
             },
-            Expr::Slice(_) => Err(Stop::not_native("a slice")),
+            Expr::Slice(slice) => {
+                if slice.step.is_some() {
+                    return Err(Stop::not_native("a slice with a step"));
+                }
+                self.expression(&slice.expr)?;
+                self.expressions(slice.start.iter().chain(&slice.stop))
+            }
         }
     }
 

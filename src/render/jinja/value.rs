@@ -188,7 +188,7 @@ fn write_items(items: &[PyValue], out: &mut String, budget: &mut Budget) -> Resu
 }
 
 /// `repr(float)`. Rust and Python both give the shortest digits; they differ in when exponents begin and how they look.
-fn float_text(value: f64) -> Result<String, Stop> {
+pub(super) fn float_text(value: f64) -> Result<String, Stop> {
     let size = value.abs();
     if value != 0.0 && !(1e-4..1e16).contains(&size) {
         return Err(Stop::not_native(&format!("the number {value:e}")));
