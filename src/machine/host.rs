@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
 use async_trait::async_trait;
@@ -121,9 +121,10 @@ impl SandboxedHost {
             relay: None,
             bare,
         };
-        let complaint = templates::Complaint::default();
+        let complaint = Arc::new(templates::Complaint::default());
+        let lines: Lines = complaint.clone();
         let launch = Launch { build, scratch, network: Network::None, order };
-        let exit = self.sandbox.run(launch, &complaint, &wait.within(templates::within(handed))).await?;
+        let exit = self.sandbox.run(launch, &lines, &wait.within(templates::within(handed))).await?;
         if !exit.is_success() {
             let said = complaint.text().map(|text| format!(": {text}")).unwrap_or_default();
             return Err(PortError::failed(format!("ansible-playbook ended with {exit}{said}")));
