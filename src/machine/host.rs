@@ -122,7 +122,7 @@ impl SandboxedHost {
             bare,
         };
         let complaint = Arc::new(templates::Complaint::default());
-        let lines: Lines = Arc::clone(&complaint) as Lines;
+        let lines: Lines = complaint.clone();
         let launch = Launch { build, scratch, network: Network::None, order };
         let exit = self.sandbox.run(launch, &lines, &wait.within(templates::within(handed))).await?;
         if !exit.is_success() {

@@ -1,7 +1,6 @@
 //! JSON as Ansible's filters write it: Python's own spacing, every character beyond ASCII escaped.
 
 use std::fmt::Write as _;
-
 use std::rc::Rc;
 
 use super::Stop;
@@ -11,12 +10,12 @@ use crate::render::limits::Budget;
 /// `to_json`, or with the indentation `to_nice_json`, which sorts keys.
 pub(super) fn dump(value: &PyValue, nice: bool, budget: &mut Budget) -> Result<PyValue, Stop> {
     let mut out = String::new();
-    write(value, nice.then_some(1), &mut out, budget)?;
+    write_value(value, nice.then_some(1), &mut out, budget)?;
     Ok(PyValue::str(out))
 }
 
 /// `level` is how deep the lines within stand; `None` writes all in one line.
-fn write(value: &PyValue, level: Option<usize>, out: &mut String, budget: &mut Budget) -> Result<(), Stop> {
+fn write_value(value: &PyValue, level: Option<usize>, out: &mut String, budget: &mut Budget) -> Result<(), Stop> {
     let start = out.len();
     match value {
         PyValue::Undefined(_) | PyValue::Nothing => return Err(Stop::not_native("JSON of what is undefined")),
@@ -29,7 +28,7 @@ fn write(value: &PyValue, level: Option<usize>, out: &mut String, budget: &mut B
             out.push('[');
             for (at, item) in items.iter().enumerate() {
                 separate(at, level, out);
-                write(item, level.map(|level| level + 1), out, budget)?;
+                write_value(item, level.map(|level| level + 1), out, budget)?;
             }
             close(items.is_empty(), level, ']', out);
         }
@@ -43,7 +42,7 @@ fn write(value: &PyValue, level: Option<usize>, out: &mut String, budget: &mut B
                 separate(at, level, out);
                 quote(key, out);
                 out.push_str(": ");
-                write(item, level.map(|level| level + 1), out, budget)?;
+                write_value(item, level.map(|level| level + 1), out, budget)?;
             }
             close(entries.is_empty(), level, '}', out);
         }

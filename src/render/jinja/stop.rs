@@ -52,9 +52,14 @@ impl Stop {
         self.code == Code::Limit && self.message == LATE
     }
 
-    /// Whether Ansible may know better: what is not known here, or can't be parsed here.
+    /// Whether Ansible may know better: what is not known here, or can't be parsed here. A template that ends too early
+    /// ends too early for everybody, and its author is told so at once.
     pub(in crate::render) fn is_for_ansible(&self) -> bool {
-        matches!(self.code, Code::NotNative | Code::Syntax)
+        match self.code {
+            Code::NotNative => true,
+            Code::Syntax => !self.message.starts_with("unexpected end of"),
+            _ => false,
+        }
     }
 
     /// Says where, in bytes of the source, unless that is known more exactly already.
