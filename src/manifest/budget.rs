@@ -9,7 +9,7 @@ const BUNDLE_ENTRIES: usize = 100_000;
 const READING_ENTRIES: usize = 500_000;
 
 /// The most bytes of vars, of what expressions expand to, and of a template, that are looked at in one reading.
-const READING_BYTES: usize = 128 * 1024 * 1024;
+const READING_BYTES: usize = 96 * 1024 * 1024;
 
 /// What one bundle took.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -64,9 +64,9 @@ pub(super) fn read(file: &str, bundle: &RepoPath, text: &str) -> Result<Vars, Ve
 }
 
 /// What keeping vars costs, in bytes of the budget: they stay in memory for two readings, and there a short value takes
-/// far more than in its file.
+/// far more than in its file. Measured: half a million short values make the daemon 190 MB large.
 pub(super) fn kept(value: &Value) -> usize {
-    const EACH: usize = 128;
+    const EACH: usize = 256;
     let below = match value {
         Value::String(text) => 2 * text.len(),
         Value::List(items) => items.iter().map(kept).sum(),

@@ -254,7 +254,7 @@ fn all_bombs_together_leave_the_daemon_small() {
     let factory = Factory::with("", WAITING);
     let author = Author::new(&["bundle-good"]);
     for round in 0..4 {
-        for at in 0..12 {
+        for at in 0..24 {
             let name = format!("images/bundle-{at}/build-vars.yml");
             let list: String = (0..40_000).map(|item| format!("  - item {item} {round}\n")).collect();
             author.write(&name, format!("bundle:\n  name: b\n  img_base: x\nlist:\n{list}"));
