@@ -47,7 +47,8 @@ impl Engine {
         }
     }
 
-    fn ask_again(&self) {
+    /// Asks behind the caller's back, as after a build: its boot may have shown what machines run on.
+    pub(super) fn ask_again(&self) {
         let engine = self.clone();
         tokio::spawn(async move {
             // One at a time is enough, and whoever comes meanwhile gets the old answer.

@@ -151,6 +151,7 @@ async fn start(engine: &Engine, builds: &mut JoinSet<()>, number: BuildNo) -> Re
             let key = record.order.key.clone();
             let ended = runner::run(&engine, record, place.cancel.clone()).await;
             engine.look_again(&key).await;
+            engine.ask_again();
             give_back(place, ended).await;
         }
         .instrument(span),
