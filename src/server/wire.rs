@@ -1,15 +1,22 @@
 //! What the API says, as JSON: one object per answer, stable keys, `null` for unknown. The command line prints the same
-//! objects with `--json`, so this file is a contract: keys are added, never renamed or removed.
+//! objects with `--json`, so this directory is a contract: keys are added, never renamed or removed.
+
+mod images;
+mod push;
+mod status;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 
 use crate::domain::build::{Failure, Moment};
-use crate::domain::image::Image;
 use crate::domain::path::RepoPath;
 use crate::domain::plan::{BundlePlan, Plan};
 use crate::engine::memory::{Artifact, BuildRecord, Delivery, TestCase};
+
+pub use self::images::{CopyView, ImageView, ImagesView};
+pub use self::push::{Hint, HintAnswer, PushedCount, PushedPlan};
+pub use self::status::{BundleView, DiskView, QueuedView, RepositoryView, StatusView};
 
 /// A plan.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -337,91 +344,6 @@ impl From<Artifact> for ArtifactView {
     }
 }
 
-/// Images of the catalogue, the newest first.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct ImagesView {
-    /// The images.
-    pub images: Vec<ImageView>,
-}
-
-/// One image.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct ImageView {
-    /// Its id.
-    pub image: String,
-    /// Its name.
-    pub name: String,
-    /// `candidate`, `published`, `deprecated` or `revoked`.
-    pub state: String,
-    /// The sum of its file.
-    pub sha256: String,
-    /// The size of its file in bytes.
-    pub size: u64,
-    /// The bundle it was built from.
-    pub bundle: String,
-    /// The build that made it.
-    pub build: u64,
-    /// Its properties.
-    pub properties: serde_json::Map<String, serde_json::Value>,
-    /// Where it is.
-    pub copies: Vec<CopyView>,
-    /// The smallest disk it fits on, in GiB.
-    pub min_disk: u64,
-    /// The sum of the base image.
-    pub base: String,
-    /// The commit it was built from.
-    pub commit: String,
-    /// Whether retention leaves it alone.
-    pub pinned: bool,
-    /// Whether it is served for a bundle.
-    pub served: bool,
-}
-
-/// One driver's copy of an image.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct CopyView {
-    /// The driver.
-    pub driver: String,
-    /// Where in that driver's world.
-    pub region: String,
-    /// What the driver calls it: `result_img_id`.
-    pub id: String,
-    /// The state, as the image's.
-    pub state: String,
-}
-
-impl ImageView {
-    /// An image and whether it is served.
-    pub fn new(image: &Image, served: bool) -> Self {
-        let state = image.state.word().to_owned();
-        Self {
-            image: image.id.to_string(),
-            name: image.name.clone(),
-            sha256: image.sha256.to_string(),
-            size: image.size,
-            bundle: image.lineage.bundle.to_string(),
-            build: image.lineage.build.0,
-            properties: image.properties.iter().map(|(name, value)| (name.clone(), value.clone().into())).collect(),
-            copies: image
-                .copies
-                .iter()
-                .map(|copy| CopyView {
-                    driver: copy.driver.to_string(),
-                    region: copy.region.clone(),
-                    id: copy.id.clone(),
-                    state: state.clone(),
-                })
-                .collect(),
-            min_disk: image.min_disk,
-            base: image.lineage.base.to_string(),
-            commit: image.lineage.commit.to_string(),
-            pinned: image.pinned,
-            served,
-            state,
-        }
-    }
-}
-
 /// What arrived, the newest first.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DeliveriesView {
@@ -460,156 +382,6 @@ impl From<Delivery> for DeliveryView {
             at: row.at.0,
         }
     }
-}
-
-/// The health of the factory.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct StatusView {
-    /// One sentence.
-    pub summary: String,
-    /// Whether everything that was looked at works.
-    pub healthy: bool,
-    /// Faults of the daemon itself: a broken database, a sandbox that does not work.
-    pub problems: Vec<String>,
-    /// The version of the program.
-    pub version: String,
-    /// The bundles of the tracked branches; all of them, if not only those were asked for that want attention.
-    pub bundles: Vec<BundleView>,
-    /// How many there are in all.
-    pub total: usize,
-    /// Builds that run.
-    pub running: Vec<BuildView>,
-    /// Builds that wait, with the reason of each.
-    pub queue: Vec<QueuedView>,
-    /// The driver, in one line.
-    pub driver: String,
-    /// The sandbox, in one line.
-    pub sandbox: String,
-    /// When driver and sandbox were last asked, in milliseconds since 1970.
-    pub checked: i64,
-    /// Builds that may run at once.
-    pub slots: usize,
-    /// The disk below the state directory.
-    pub disk: DiskView,
-    /// The repositories.
-    pub repositories: Vec<RepositoryView>,
-}
-
-/// A queued build.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct QueuedView {
-    /// The build.
-    #[serde(flatten)]
-    pub build: BuildView,
-    /// Why it waits.
-    pub waits: String,
-    /// How long it is likely to take, in seconds, from history.
-    pub about: Option<f64>,
-}
-
-/// The disk below the state directory.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct DiskView {
-    /// Bytes free for us.
-    pub free: u64,
-    /// Bytes in all.
-    pub total: u64,
-}
-
-/// One repository.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct RepositoryView {
-    /// Its name.
-    pub repository: String,
-    /// Its directory, to be pushed to where it receives.
-    pub path: String,
-    /// What is wrong with it; `null` where nothing is.
-    pub problem: Option<String>,
-}
-
-/// A bundle of a tracked branch.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct BundleView {
-    /// The repository.
-    pub repository: String,
-    /// The branch.
-    pub branch: String,
-    /// The bundle's directory.
-    pub bundle: String,
-    /// `fresh`, `running`, `waiting`, `failed`, `stale` or `unbuildable`.
-    pub state: String,
-    /// Why, where it is not fresh.
-    pub reason: String,
-    /// Its last build's number.
-    pub build: Option<u64>,
-    /// The outcome of its last build.
-    pub outcome: Option<String>,
-    /// The image that is served.
-    pub image: Option<String>,
-    /// When that image was served, in milliseconds since 1970.
-    pub since: Option<i64>,
-    /// Seconds that are likely left of a running build, from history.
-    pub left: Option<f64>,
-    /// The stages of its last build.
-    pub stages: Vec<StageView>,
-    /// What failed in its last build.
-    pub error: Option<ErrorView>,
-}
-
-/// What git's hook tells: the references that a push moved.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Hint {
-    /// The repository.
-    pub repository: String,
-    /// `push`, `watch` or `poll`.
-    pub kind: String,
-    /// What moved, in git's words: `old new ref`.
-    pub updates: Vec<String>,
-}
-
-/// What a hint led to.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct HintAnswer {
-    /// The plans of the branches that moved; empty where planning goes on after the answer.
-    pub plans: Vec<PushedPlan>,
-    /// The branches that moved and can't be planned, with the reason of each.
-    pub unplanned: Vec<String>,
-    /// Whether planning had not ended when the answer was due.
-    pub planning: bool,
-}
-
-/// The plan of a branch that was pushed.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct PushedPlan {
-    /// The branch.
-    pub branch: String,
-    /// Whether the branch publishes.
-    pub tracked: bool,
-    /// The first line of the commit's message.
-    pub subject: String,
-    /// The plan, with no more than the first bundles that are to be done or can't be; the whole one is at `/v1/plan`.
-    pub plan: PlanView,
-    /// How many bundles and builds there are in all.
-    pub count: PushedCount,
-    /// The faults of its pipelines, as a terminal shows them.
-    pub faults: Vec<String>,
-    /// The first builds of what it wants done: queued by it or just before.
-    pub queued: Vec<QueuedView>,
-    /// How long each bundle is likely to take, in seconds, where that is known.
-    pub about: std::collections::BTreeMap<String, f64>,
-}
-
-/// How many there are in all, of what [`PushedPlan`] shows the first of.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PushedCount {
-    /// Bundles that are to be done.
-    pub work: usize,
-    /// Bundles that are stale or can't be built.
-    pub held: usize,
-    /// Bundles whose served image has these inputs.
-    pub unchanged: usize,
-    /// Builds of what is to be done.
-    pub queued: usize,
 }
 
 /// A build that is asked for.

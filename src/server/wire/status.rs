@@ -1,0 +1,99 @@
+//! What `status` says.
+
+use serde::{Deserialize, Serialize};
+
+use super::{BuildView, ErrorView, StageView};
+
+/// The health of the factory.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct StatusView {
+    /// One sentence.
+    pub summary: String,
+    /// Whether everything that was looked at works.
+    pub healthy: bool,
+    /// Faults of the daemon itself: a broken database, a sandbox that does not work.
+    pub problems: Vec<String>,
+    /// The version of the program.
+    pub version: String,
+    /// The bundles of the tracked branches; all of them, if not only those were asked for that want attention.
+    pub bundles: Vec<BundleView>,
+    /// How many there are in all.
+    pub total: usize,
+    /// Builds that run.
+    pub running: Vec<BuildView>,
+    /// Builds that wait, with the reason of each.
+    pub queue: Vec<QueuedView>,
+    /// The driver, in one line.
+    pub driver: String,
+    /// The sandbox, in one line.
+    pub sandbox: String,
+    /// When driver and sandbox were last asked, in milliseconds since 1970.
+    pub checked: i64,
+    /// Builds that may run at once.
+    pub slots: usize,
+    /// The disk below the state directory.
+    pub disk: DiskView,
+    /// The repositories.
+    pub repositories: Vec<RepositoryView>,
+}
+
+/// A queued build.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct QueuedView {
+    /// The build.
+    #[serde(flatten)]
+    pub build: BuildView,
+    /// Why it waits.
+    pub waits: String,
+    /// How long it is likely to take, in seconds, from history.
+    pub about: Option<f64>,
+}
+
+/// The disk below the state directory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DiskView {
+    /// Bytes free for us.
+    pub free: u64,
+    /// Bytes in all.
+    pub total: u64,
+}
+
+/// One repository.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RepositoryView {
+    /// Its name.
+    pub repository: String,
+    /// Its directory, to be pushed to where it receives.
+    pub path: String,
+    /// What is wrong with it; `null` where nothing is.
+    pub problem: Option<String>,
+}
+
+/// A bundle of a tracked branch.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct BundleView {
+    /// The repository.
+    pub repository: String,
+    /// The branch.
+    pub branch: String,
+    /// The bundle's directory.
+    pub bundle: String,
+    /// `fresh`, `running`, `waiting`, `failed`, `stale` or `unbuildable`.
+    pub state: String,
+    /// Why, where it is not fresh.
+    pub reason: String,
+    /// Its last build's number.
+    pub build: Option<u64>,
+    /// The outcome of its last build.
+    pub outcome: Option<String>,
+    /// The image that is served.
+    pub image: Option<String>,
+    /// When that image was served, in milliseconds since 1970.
+    pub since: Option<i64>,
+    /// Seconds that are likely left of a running build, from history.
+    pub left: Option<f64>,
+    /// The stages of its last build.
+    pub stages: Vec<StageView>,
+    /// What failed in its last build.
+    pub error: Option<ErrorView>,
+}
