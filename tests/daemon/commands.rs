@@ -78,10 +78,12 @@ fn a_failed_build_is_told_from_every_side() {
     let deliveries = factory.tell(["deliveries"]);
     assert!(deliveries.contains("push  factory by ") && deliveries.contains("queued #1\n"), "{deliveries}");
     let artifacts = factory.tell(["artifacts", "1"]);
-    assert!(artifacts.contains("1 artifact.\nFetch: factoryd artifacts 1 get packer.latest.log\n"), "{artifacts}");
+    assert!(artifacts.contains("2 artifacts.\nFetch: factoryd artifacts 1 get packer.latest.log\n"), "{artifacts}");
+    assert!(artifacts.contains("  images/target/bundle-one/packer.bundle-one-"), "{artifacts}");
     let file = factory.path("log");
     factory.tell(["artifacts", "1", "get", "packer.latest.log", "-o", file.to_str().expect("UTF-8")]);
-    assert!(file.is_file(), "it was fetched");
+    let log = std::fs::read_to_string(&file).expect("it was fetched");
+    assert_eq!(log, "boot: failed: no image, bundle or alias is called `nothing`\n");
 
     // Known failures are not repeated by themselves; somebody may ask.
     let plan = factory.tell(["plan"]);

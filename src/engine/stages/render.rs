@@ -6,7 +6,6 @@ use super::super::failure::Stop;
 use super::super::runner::{Done, Run};
 use crate::blocking;
 use crate::domain::id::Fingerprint;
-use crate::domain::path::RepoPath;
 use crate::domain::pipeline::{Lint, Stage};
 use crate::domain::value::Value;
 use crate::engine::ports::{HostProgram, LocalTime, PortError, PortErrorKind};
@@ -45,9 +44,6 @@ pub(in crate::engine) async fn run(run: &mut Run) -> Result<Done, Stop> {
     for failed in &rendered.failed {
         log.say(&failed.to_string());
     }
-    if let Some(first) = rendered.failed.first() {
-        return Err(Stop::failed(first.to_string(), first.help.clone()));
-    }
     let (mut outputs, mut warnings) = (Vec::new(), Vec::new());
     for result in rendered.rendered {
         for warning in &result.warnings {
@@ -58,7 +54,13 @@ pub(in crate::engine) async fn run(run: &mut Run) -> Result<Done, Stop> {
         let blob = blocking::run(move || blobs.put(result.bytes.as_slice(), MOST_OUTPUT)).await?;
         log.say(&format!("rendered {} ({})", result.path, result.engine));
         outputs.push(Output(result.path.clone(), blob.sha256, blob.size));
-        run.archive(output_path(run, &result.path), blob);
+        for path in run.places().output(&result.path) {
+            run.archive(path, blob.clone());
+        }
+    }
+    // What one template lacks keeps nobody from the results of the others.
+    if let Some(first) = rendered.failed.first() {
+        return Err(Stop::failed(first.to_string(), first.help.clone()));
     }
     if let Some(first) = warnings.first().filter(|_| lint == Lint::Error) {
         let help = "the pipeline says `lint: error`; the build's log has all that looks wrong";
@@ -98,20 +100,13 @@ pub(super) fn keep_outputs(run: &mut Run) {
     else {
         return;
     };
-    for Output(path, sha256, size) in outputs {
-        let path = output_path(run, &path);
-        if run.archived.insert(path.clone()) {
-            run.attach([Record::Artifact(Artifact { path, sha256, size })]);
+    for Output(file, sha256, size) in outputs {
+        for path in run.places().output(&file) {
+            if run.archived.insert(path.clone()) {
+                run.attach([Record::Artifact(Artifact { path, sha256, size })]);
+            }
         }
     }
-}
-
-/// Where people look for a rendered file: `images/target/BUNDLE/output/FILE`.
-fn output_path(run: &Run, path: &RepoPath) -> RepoPath {
-    let bundle = &run.order.key.path;
-    let target = bundle.parent().join("target").and_then(|target| target.join(bundle.name()));
-    let output = target.and_then(|target| target.join("output")).and_then(|output| output.join(path.as_bytes()));
-    output.unwrap_or_else(|| path.clone())
 }
 
 fn variables(run: &Run, vars: &Value, image_id: &str) -> Variables {
