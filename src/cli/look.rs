@@ -102,6 +102,7 @@ fn show_text(show: &ShowView, style: Style) -> String {
         let _ = writeln!(out, "{}", stage_line(stage));
     }
     tests(&mut out, show);
+    warnings(&mut out, show, style);
     ending(&mut out, show);
     out
 }
@@ -159,6 +160,23 @@ fn tests(out: &mut String, show: &ShowView) {
     );
     for test in show.tests.iter().filter(|test| matches!(test.outcome.as_str(), "failed" | "error")).take(10) {
         let _ = writeln!(out, "    ✗ {}::{}", test.suite, test.name);
+    }
+}
+
+/// The most warnings that are shown one by one.
+const MOST_WARNINGS: usize = 10;
+
+fn warnings(out: &mut String, show: &ShowView, style: Style) {
+    if show.warnings.is_empty() {
+        return;
+    }
+    let _ = writeln!(out, "\n  {} about its outputs", plural(show.warnings.len(), "warning"));
+    for warning in show.warnings.iter().take(MOST_WARNINGS) {
+        let _ = writeln!(out, "    {} {}:{}", style.sign("stale"), warning.file, warning.line);
+        let _ = writeln!(out, "      {}", text::cut(&warning.message, style.width.saturating_sub(6)));
+    }
+    if show.warnings.len() > MOST_WARNINGS {
+        let _ = writeln!(out, "    and {} more", show.warnings.len() - MOST_WARNINGS);
     }
 }
 

@@ -52,7 +52,7 @@ pub use self::requests::{BuildRequest, RequestError};
 pub mod memory {
     pub use crate::store::{
         Artifact, BuildFilter, BuildRecord, Delivery, ImageRecord, LogLine, LogPage, OpenBuild, Report, StoreError,
-        TestCase,
+        TestCase, Warning,
     };
 }
 

@@ -31,7 +31,7 @@ use crate::domain::pipeline::Stage;
 use crate::domain::places::Places;
 use crate::domain::value::Value;
 use crate::manifest::reading::{Buildable, StageInputs};
-use crate::store::{Artifact, Blob, BuildRecord, LogWriter, Payload, Record, StageResult, StoreError};
+use crate::store::{Artifact, Blob, BuildRecord, LogWriter, Payload, Record, StageResult, StoreError, Warning};
 
 /// One build under way.
 pub(super) struct Run {
@@ -62,6 +62,8 @@ pub(super) struct Run {
     pub(super) grants: Grants,
     /// Why each stage runs, if it does, as a plan says it at the start of this run.
     reasons: BTreeMap<Stage, String>,
+    /// What looks wrong in the outputs.
+    pub(super) warnings: Vec<Warning>,
     /// The paths of this build's artifacts.
     pub(super) archived: BTreeSet<RepoPath>,
     /// Rows that are written with the next event.

@@ -142,6 +142,7 @@ pub(super) async fn show(State(served): State<Served>, Path(number): Path<u64>) 
         tests,
         served: image.as_ref().map(image_view),
         artifacts,
+        warnings: engine.store().warnings(number).await?.into_iter().map(wire::FaultView::from).collect(),
     }))
 }
 

@@ -1,4 +1,4 @@
-//! What a build leaves to be fetched, under the paths that people know from Jenkins.
+//! What a build leaves to be fetched, under the paths that people know from Jenkins, and what it says of that.
 
 use factoryd::domain::id::BuildNo;
 
@@ -67,4 +67,40 @@ fn a_pipeline_chooses_among_the_paths_that_jenkins_archived() {
     factory.deliver(&[]);
     let wanted = ["images/target/web/output/stack.yml", "images/target/web/packer.web-2026-11-231402.log"];
     assert_eq!(paths(&factory, 1), wanted);
+}
+
+/// A template that names an image of its own, in its third line.
+const STALE_OUTPUT: &str = "heat_template_version: 2015-10-15\nresources: {}\n\
+                            x: { image: 5f2b8d0e-6c1a-4d3b-9a51-0d6f6e6f7c11, new: {{ result_img_id }} }\n";
+
+/// `FILE:LINE CODE` of what looked wrong in a build's outputs.
+fn warnings(factory: &Factory, number: u64) -> Vec<String> {
+    let warnings = factory.run(|engine| async move { engine.store().warnings(BuildNo(number)).await });
+    let warnings = warnings.expect("warnings").into_iter();
+    warnings.map(|warning| format!("{}:{} {}", warning.file, warning.line, warning.code)).collect()
+}
+
+#[test]
+fn what_looks_wrong_in_outputs_is_told_of_every_build_that_leaves_them() {
+    let mut factory = Factory::new();
+    factory.deliver(&[("images/web/output/stack.yml.j2", STALE_OUTPUT)]);
+    assert!(factory.ended(1).starts_with("passed"));
+    let foreign = ["images/web/output/stack.yml.j2:3 foreign-image"];
+    assert_eq!(warnings(&factory, 1), foreign);
+    let log = factory.artifact(1, "packer.latest.log");
+    assert!(log.contains("render: warning: images/web/output/stack.yml.j2:3:"), "{log}");
+
+    // Another test: the outputs are the same, and so is what is wrong with them.
+    factory.deliver(&[(
+        "images/web/build-vars.yml",
+        &factory.clone.files["images/web/build-vars.yml"].0.replace("Debian", "Linux"),
+    )]);
+    assert!(factory.ended(2).ends_with("render hit"), "{}", factory.ended(2));
+    assert_eq!(warnings(&factory, 2), foreign);
+
+    factory.edit("pipelines/images.yml", "{ templates: output }", "{ templates: output, lint: error }");
+    factory.deliver(&[("images/web/output/other.yml.j2", "image: {{ result_img_id }}\n")]);
+    assert!(factory.ended(3).ends_with("render failed"), "{}", factory.ended(3));
+    assert!(factory.failure(3).message.starts_with("images/web/output/stack.yml.j2:3: "), "{:?}", factory.failure(3));
+    assert_eq!(warnings(&factory, 3), foreign);
 }

@@ -70,6 +70,7 @@ impl Run {
             machine: None,
             results: BTreeMap::new(),
             image: None,
+            warnings: Vec::new(),
             archived: BTreeSet::new(),
             pending: Vec::new(),
             held: Vec::new(),

@@ -21,6 +21,8 @@ const MOST_FILE: u64 = 512 << 20;
 
 pub(in crate::engine) async fn run(run: &mut Run) -> Result<(), StoreError> {
     super::render::keep_outputs(run);
+    let warnings = std::mem::take(&mut run.warnings);
+    run.attach([Record::Warnings(warnings)]);
     let wanted = globs(run);
     for (name, file) in found(run).await {
         let Some(path) = RepoPath::new(&name).filter(|_| wanted.is_match(&name)) else { continue };
