@@ -11,6 +11,7 @@
 pub mod care;
 pub mod diagnose;
 mod failure;
+mod freshness;
 mod grants;
 mod health;
 pub mod junit;

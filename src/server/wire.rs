@@ -14,7 +14,7 @@ use crate::domain::build::{Failure, Moment};
 use crate::domain::path::RepoPath;
 use crate::engine::memory::{Artifact, BuildRecord, Delivery, TestCase, Warning};
 
-pub use self::images::{CopyView, ImageView, ImagesView};
+pub use self::images::{CopyView, FreshnessView, ImageView, ImagesView};
 pub use self::plan::{BundlePlanView, PlanView, StagePlanView};
 pub use self::push::{Hint, HintAnswer, PushedCount, PushedPlan};
 pub use self::status::{BundleView, DiskView, QueuedView, RepositoryView, StatusView};
@@ -48,6 +48,9 @@ pub struct BuildView {
     pub reason: String,
     /// The id of the image that it left served.
     pub image: Option<String>,
+    /// Whether that image is what its branch wants; `null` once it no longer serves, or where this was not asked for.
+    #[serde(default)]
+    pub freshness: Option<FreshnessView>,
     /// Its stages.
     pub stages: Vec<StageView>,
     /// What failed.
@@ -78,6 +81,12 @@ pub struct StageView {
     /// The step it is at: `step 2 of 3, pytest`.
     #[serde(default)]
     pub step: Option<String>,
+    /// `hit`, `changed` or `miss`, as the plan had it; only `show` tells.
+    #[serde(default)]
+    pub plan: Option<String>,
+    /// The seconds that a hit saved; only `show` tells.
+    #[serde(default)]
+    pub saved: Option<f64>,
 }
 
 /// What failed.
@@ -117,6 +126,8 @@ impl BuildView {
             seconds: run.started.map(|started| seconds(run.ended.unwrap_or(now).since(started))),
             reason: run.reason.clone(),
             step: run.step.as_ref().map(|(step, of, name)| format!("step {step} of {of}, {name}")),
+            plan: None,
+            saved: None,
         });
         Self {
             build: order.number.0,
@@ -129,6 +140,7 @@ impl BuildView {
             outcome: build.outcome.map(|outcome| outcome.word().to_owned()),
             reason: if build.reason.is_empty() { order.reason.clone() } else { build.reason.clone() },
             image: build.image.as_ref().map(ToString::to_string),
+            freshness: None,
             stages: stages.collect(),
             error: build.failure.as_ref().map(ErrorView::from),
             by: order.by.clone(),

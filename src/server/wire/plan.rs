@@ -16,6 +16,9 @@ pub struct PlanView {
     pub bundles: Vec<BundlePlanView>,
     /// Bundles that were there and are not.
     pub removed: Vec<String>,
+    /// Seconds that its work is likely to take in all, as far as `about` of its bundles is known; `null` without history.
+    #[serde(default)]
+    pub about: Option<f64>,
 }
 
 /// One bundle of a plan.
@@ -34,6 +37,9 @@ pub struct BundlePlanView {
     pub reason: String,
     /// Its stages.
     pub stages: Vec<StagePlanView>,
+    /// Seconds that its work is likely to take; `null` without history, or where there is no work.
+    #[serde(default)]
+    pub about: Option<f64>,
 }
 
 /// One stage of a plan.
@@ -59,6 +65,7 @@ impl From<&Plan> for PlanView {
             base: plan.base.as_ref().map(ToString::to_string),
             bundles: plan.bundles.iter().map(BundlePlanView::from).collect(),
             removed: plan.removed.iter().map(ToString::to_string).collect(),
+            about: None,
         }
     }
 }
@@ -79,6 +86,7 @@ impl From<&BundlePlan> for BundlePlanView {
             canary: bundle.canary,
             reason: bundle.reason.clone().into_owned(),
             stages: stages.collect(),
+            about: None,
         }
     }
 }
