@@ -308,7 +308,7 @@ impl Engine {
         let open = self.store().open_builds().await?.into_iter();
         let ours = open.filter(|build| build.key.repository == *repository && build.key.branch == *serving);
         let active = ours.map(|build| build.key.path).collect();
-        Ok(Facts { kept, failed, served, last, durations, active })
+        Ok(Facts { kept, failed, served, unbuildable: Vec::new(), last, durations, active })
     }
 
     async fn queue(

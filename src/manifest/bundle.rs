@@ -197,22 +197,40 @@ impl BundleReading<'_> {
 
     fn vars(&mut self) -> Result<vars::Vars, Refusal> {
         let name = &self.file.vars;
-        let refuse = |reason: String| Refusal::Unbuildable(Unbuildable { reason, faults: Vec::new() });
-        let Some(path) = self.bundle.join(name.as_bytes()) else { return Err(refuse(format!("{name} is missing"))) };
+        let file = format!("{}/{name}", self.bundle);
+        let refused = |span: Span, code: &'static str, reason: String, help: &str| {
+            let fault = Fault::new(&file, span, code, &reason).with_help(help);
+            Refusal::Unbuildable(Unbuildable { reason, faults: vec![fault] })
+        };
+        let refuse = |code: &'static str, reason: String, help: &str| refused(Span::default(), code, reason, help);
+        let missing = || refuse("missing-file", format!("{name} is missing"), "a bundle's vars give it name and base");
+        let Some(path) = self.bundle.join(name.as_bytes()) else { return Err(missing()) };
         let mut files = Files::new(self.tree, From::Bundle, self.bundle.clone(), Filter::All);
         let path = match files.resolve(&path) {
             Ok((path, entry)) if entry.kind.is_file() => path,
-            Ok(_) => return Err(refuse(format!("{name} is not a file"))),
-            Err(Problem::Missing(_)) => return Err(refuse(format!("{name} is missing"))),
+            Ok(_) => return Err(refuse("missing-file", format!("{name} is not a file"), "a bundle's vars are a file")),
+            Err(Problem::Missing(_)) => return Err(missing()),
             Err(Problem::Tree(error @ TreeError::Broken { .. })) => return Err(error.into()),
-            Err(problem) => return Err(refuse(problem.to_string())),
+            Err(problem) => {
+                return Err(refuse("bad-link", problem.to_string(), "commit the file itself in place of the link"));
+            }
         };
         let bytes = match self.tree.read(&path, MOST_BYTES) {
-            Err(TreeError::TooLarge { .. }) => return Err(refuse(format!("{name} is larger than {MOST_BYTES} bytes"))),
+            Err(TreeError::TooLarge { .. }) => {
+                let reason = format!("{name} is larger than {MOST_BYTES} bytes");
+                return Err(refuse("too-large", reason, "what is large belongs into a file that a step reads"));
+            }
             other => other?,
         };
         self.charge(bytes.len())?;
-        let Ok(text) = std::str::from_utf8(&bytes) else { return Err(refuse(format!("{name} is not UTF-8"))) };
+        let text = std::str::from_utf8(&bytes).map_err(|error| {
+            let before = &bytes[..error.valid_up_to()];
+            let line = before.iter().filter(|byte| **byte == b'\n').count() + 1;
+            let start = before.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
+            let column = String::from_utf8_lossy(&before[start..]).chars().count() + 1;
+            let span = Span { line, column, length: 1 };
+            refused(span, "not-utf-8", format!("{name} is not UTF-8"), "save it again as UTF-8")
+        })?;
         let vars = vars::read(&path.to_string(), self.bundle, text)
             .map_err(|faults| Refusal::Unbuildable(Unbuildable { reason: summary(&faults), faults }))?;
         self.charge(vars::kept(&vars.value))?;
@@ -389,6 +407,15 @@ fn at_vars(file: &PipelineFile, vars: &vars::Vars, mut faults: Vec<Fault>) -> Ve
             *fault = at.with_help(&fault.help);
         }
     }
+    // What the built-in pipeline asks for and the vars lack is wanting in the vars.
+    for fault in faults.iter_mut().filter(|fault| file.path.is_none() && fault.code == "expression") {
+        if let Some(at) = vars.wanting(&fault.message) {
+            let lacks = fault.message.contains("is not defined");
+            let todays = "today's bundles say `bundle:` with `name`, `img_base` and `properties`";
+            *fault = at.with_help(if lacks { todays } else { fault.help.as_str() });
+        }
+    }
+    faults.dedup_by(|one, other| one.file == other.file && one.message == other.message);
     for fault in faults.iter_mut().filter(of_template) {
         let usual = || Fault::new(super::pipeline::USUAL_TEMPLATE, Span::default(), fault.code, &fault.message);
         let at = vars.fault("packer_file", fault.code, &fault.message).unwrap_or_else(usual);

@@ -249,6 +249,7 @@ impl PipelineFile {
             archive,
         });
         let Reader { needs, warnings, found, .. } = reader;
+        let weight = weight + found.weight;
         (pipeline.map(|pipeline| Bound { pipeline, needs, weight, warnings, found }), faults)
     }
 

@@ -8,7 +8,7 @@ use super::budget::{Budget, Cost};
 use super::bundle::{self, Outcome, Parsed};
 use super::cache::{BundleKey, Cache, Entry, Kept, Surroundings};
 use super::discovery::{self, Candidate, Discovery};
-use super::fault::Fault;
+use super::fault::{Fault, Span};
 use super::files::{Files, Filter};
 use super::packer::Templates;
 use super::pipeline::PipelineFile;
@@ -208,7 +208,17 @@ impl Run<'_> {
             meant.iter().map(|base| if let Base::Bundle(index) = base { Some(*index) } else { None }).collect();
         let order = bases::sort(&edges);
         let path = |index: usize| &bundles[index].path;
-        let refuse = |reason: String| -> Verdict { Err(Unbuildable { reason, faults: Vec::new() }) };
+        let refuse = |index: usize, code: &'static str, reason: String, help: &str| -> Verdict {
+            let candidate = &bundles[index];
+            let vars = candidate
+                .pipelines
+                .first()
+                .map_or_else(String::new, |pipeline| self.pipelines[*pipeline].vars.to_string());
+            let file = format!("{}/{vars}", candidate.path);
+            let fault = Fault::new(&file, Span::default(), code, &reason).with_help(help);
+            Err(Unbuildable { reason, faults: vec![fault] })
+        };
+        let is_broken = "mend that one first, or base this bundle on another image";
         let mut verdicts: Vec<Option<Verdict>> = entries.iter().map(|_| None).collect();
         for index in order.order {
             let verdict = match (&entries[index], &meant[index]) {
@@ -216,11 +226,12 @@ impl Run<'_> {
                 (Ok(_), Base::Several(several)) => {
                     let paths: Vec<String> = several.iter().map(|index| path(*index).to_string()).collect();
                     let name = parsed(&entries[index]).and_then(Parsed::base_name).unwrap_or_default();
-                    refuse(format!("its base `{name}` may be any of {}; name one by its path", paths.join(", ")))
+                    let reason = format!("its base `{name}` may be any of {}; name one by its path", paths.join(", "));
+                    refuse(index, "ambiguous-base", reason, "a path begins at the repository's root")
                 }
                 (Ok(entry), Base::None) => self.whole(&bundles[index], entry, None)?,
                 (Ok(entry), Base::Bundle(base)) => match verdicts[*base].as_ref().and_then(|base| base.as_ref().ok()) {
-                    None => refuse(format!("its base {} can't be built", path(*base))),
+                    None => refuse(index, "base", format!("its base {} can't be built", path(*base)), is_broken),
                     Some(buildable) => {
                         let base = buildable.disk().map(|disk| (path(*base).clone(), disk));
                         self.whole(&bundles[index], entry, base)?
@@ -231,11 +242,12 @@ impl Run<'_> {
         }
         for (index, cycle) in order.cycles {
             let around = cycle.iter().chain([&index]).map(|index| path(*index).to_string()).collect::<Vec<_>>();
-            verdicts[index] = Some(refuse(format!("it is based on itself: {}", around.join(" → "))));
+            let reason = format!("it is based on itself: {}", around.join(" → "));
+            verdicts[index] = Some(refuse(index, "base-cycle", reason, "base one of them on an image"));
         }
         for index in order.behind {
             let base = edges[index].map(|base| path(base).to_string()).unwrap_or_default();
-            verdicts[index] = Some(refuse(format!("its base {base} can't be built")));
+            verdicts[index] = Some(refuse(index, "base", format!("its base {base} can't be built"), is_broken));
         }
         // Every index is in exactly one of the three.
         Ok(verdicts.into_iter().flatten().collect())

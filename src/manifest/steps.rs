@@ -85,7 +85,9 @@ fn packer_steps(reader: &mut Reader<'_>, item: &Node, node: &Node, stage: Stage)
     };
     let Binding { bundle, scope, .. } = binding;
     let environment = shared.env.clone();
-    let expanded = template.expand(&packer::Order { bundle, scope, builder, variables, environment });
+    let room = packer::MOST_EXPANDED.saturating_sub(reader.found.weight);
+    let expanded = template.expand(&packer::Order { bundle, scope, builder, variables, environment, room });
+    reader.found.weight += expanded.weight;
     reader.faults.extend(expanded.faults);
     reader.warnings.extend(expanded.warnings);
     reader.needs.extend(expanded.needs);

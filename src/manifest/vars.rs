@@ -26,6 +26,19 @@ impl Vars {
         let (key, _) = entries.iter().find(|(known, _)| known.text == key)?;
         Some(self.source.fault(key.span, code, message))
     }
+
+    /// A fault of what `bundle` lacks or has wrong: at the key, else at `bundle`, else at the file's beginning.
+    pub(super) fn wanting(&self, message: &str) -> Option<Fault> {
+        let name = message.strip_prefix("`bundle")?.split('`').next()?.trim_start_matches('.');
+        let start = Span { line: 1, column: 1, length: 1 };
+        let place = |node: &Node, name: &str| match &node.kind {
+            Kind::Map(entries) => entries.iter().find(|(key, _)| key.text == name).map(|(key, _)| key.span),
+            _ => None,
+        };
+        let inner = self.root.get("bundle").and_then(|bundle| place(bundle, name));
+        let span = inner.or_else(|| place(&self.root, "bundle")).unwrap_or(start);
+        Some(self.source.fault(span, "expression", message))
+    }
 }
 
 /// Reads the text of a vars file as the vars of a bundle. `file` is its name for the faults.
