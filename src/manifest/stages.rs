@@ -46,6 +46,7 @@ pub(super) fn boot(reader: &mut Reader<'_>, node: &Node) -> Option<Boot> {
         disk: disk.or(machine.disk),
         host_key: host_key.unwrap_or_default(),
         timeout: timeout.or(machine.timeout).unwrap_or(BOOT_TIMEOUT),
+        changes: Vec::new(),
         terminal: machine.terminal,
         placement: machine.placement,
     })
