@@ -5,7 +5,8 @@
 use std::sync::Arc;
 
 use super::budget::{Budget, Cost};
-use super::fault::{Fault, Span};
+use super::build_script::{self, BuildScript};
+use super::fault::{Fault, Source, Span};
 use super::files::{Files, Filter, Problem};
 use super::mentions::Mentions;
 use super::packer::{Remote, Templates, Used, check_playbook};
@@ -132,13 +133,20 @@ struct BundleReading<'r> {
 
 impl BundleReading<'_> {
     fn read(&mut self, repository: &RepoName) -> Result<Parsed, Refusal> {
+        let script = if self.file.is_todays_os() { Some(self.build_script()?) } else { None };
         let vars = self.vars()?;
-        let scope = vars::scope(&vars.value, repository);
+        let value =
+            script.as_ref().map_or_else(|| vars.value.clone(), |script| build_script::in_vars(&vars.value, script));
+        let scope = vars::scope(&value, repository);
         self.file = self.file.of(&scope, self.templates);
         let bound = self.file.bind(self.bundle, &scope, self.templates);
-        let bound = bound.map_err(|faults| unbuildable(at_vars(self.file, &vars, faults)))?;
+        let mut bound = bound.map_err(|faults| unbuildable(at_vars(self.file, &vars, faults)))?;
         self.charge(bound.weight)?;
+        if let Some(script) = &script {
+            bound.take_script(script, self.bundle);
+        }
         let mut warnings = vars.warnings.clone();
+        warnings.extend(script.into_iter().flat_map(|script| script.warnings));
         warnings.extend(dead_flavor(&vars, &bound));
         warnings.extend(bound.warnings);
         warnings.extend(self.playbooks(&bound.found.remotes)?);
@@ -196,7 +204,14 @@ impl BundleReading<'_> {
     }
 
     fn vars(&mut self) -> Result<vars::Vars, Refusal> {
-        let name = &self.file.vars;
+        let (path, text) = self.text(&self.file.vars.to_string())?;
+        let vars = vars::read(&path.to_string(), self.bundle, &text).map_err(unbuildable)?;
+        self.charge(vars::kept(&vars.value))?;
+        Ok(vars)
+    }
+
+    /// The text of a file without which the bundle is none.
+    fn text(&mut self, name: &str) -> Result<(RepoPath, String), Refusal> {
         let refuse = |reason: String| Refusal::Unbuildable(Unbuildable { reason, faults: Vec::new() });
         let Some(path) = self.bundle.join(name.as_bytes()) else { return Err(refuse(format!("{name} is missing"))) };
         let mut files = Files::new(self.tree, From::Bundle, self.bundle.clone(), Filter::All);
@@ -212,11 +227,14 @@ impl BundleReading<'_> {
             other => other?,
         };
         self.charge(bytes.len())?;
-        let Ok(text) = std::str::from_utf8(&bytes) else { return Err(refuse(format!("{name} is not UTF-8"))) };
-        let vars = vars::read(&path.to_string(), self.bundle, text)
-            .map_err(|faults| Refusal::Unbuildable(Unbuildable { reason: summary(&faults), faults }))?;
-        self.charge(vars::kept(&vars.value))?;
-        Ok(vars)
+        let text = String::from_utf8(bytes).map_err(|_| refuse(format!("{name} is not UTF-8")))?;
+        Ok((path, text))
+    }
+
+    /// What the script of an image of an operating system says.
+    fn build_script(&mut self) -> Result<BuildScript, Refusal> {
+        let (path, text) = self.text(build_script::FILE)?;
+        build_script::read(&Source::new(path.to_string(), &text)).map_err(unbuildable)
     }
 
     /// The files that a stage's steps read in the bundle.
@@ -390,7 +408,7 @@ fn at_vars(file: &PipelineFile, vars: &vars::Vars, mut faults: Vec<Fault>) -> Ve
         }
     }
     for fault in faults.iter_mut().filter(of_template) {
-        let usual = || Fault::new(super::pipeline::USUAL_TEMPLATE, Span::default(), fault.code, &fault.message);
+        let usual = || Fault::new(&file.usual_template(), Span::default(), fault.code, &fault.message);
         let at = vars.fault("packer_file", fault.code, &fault.message).unwrap_or_else(usual);
         *fault = at.with_hint(&fault.hint).with_help(&fault.help);
     }
