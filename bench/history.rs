@@ -152,7 +152,7 @@ impl Factory {
             }
             Stage::Test => Payload::Test { passed: 3, skipped: 0, failed_allowed: 0 },
             Stage::Snapshot => Payload::Snapshot { image: image.clone() },
-            Stage::Render => Payload::Render { image_id: image.to_string(), outputs: Vec::new(), warnings: Vec::new() },
+            Stage::Render => Payload::Render { image_id: image.to_string(), outputs: Vec::new(), lint: Vec::new() },
         };
         StageResult {
             number: None,

@@ -17,7 +17,7 @@ use crate::manifest::directory::Directory;
 use crate::manifest::fault::Fault;
 use crate::manifest::reading::{BundleReading, Reading, Unbuildable};
 use crate::manifest::{Cache, read};
-use crate::server::wire::path_bytes;
+use crate::server::wire::{FaultView, path_bytes};
 
 #[derive(Debug, Args)]
 pub(super) struct Options {
@@ -51,16 +51,6 @@ struct StageCheck {
     #[serde(flatten)]
     settings: serde_json::Map<String, serde_json::Value>,
     steps: Vec<serde_json::Map<String, serde_json::Value>>,
-}
-
-#[derive(Serialize)]
-struct FaultView {
-    file: String,
-    line: usize,
-    column: usize,
-    code: String,
-    message: String,
-    help: String,
 }
 
 impl From<&Fault> for FaultView {

@@ -72,6 +72,8 @@ pub enum SharedChange {
 pub struct Pipeline {
     /// The file it was read from; `None` is the built-in one.
     pub file: Option<RepoPath>,
+    /// What the vars call the bundle: packer's `bundle_path` of today. It names no input.
+    pub called: Option<String>,
     /// What a change outside the bundle does.
     pub on_shared_change: SharedChange,
     /// How long a whole build may take.

@@ -5,6 +5,7 @@
 //! revert needs no case of its own here.
 
 mod canary;
+pub mod forecast;
 
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};

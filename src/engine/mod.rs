@@ -11,6 +11,7 @@
 pub mod care;
 pub mod diagnose;
 mod failure;
+mod freshness;
 mod grants;
 mod health;
 pub mod junit;
@@ -52,7 +53,7 @@ pub use self::requests::{BuildRequest, RequestError};
 pub mod memory {
     pub use crate::store::{
         Artifact, BuildFilter, BuildRecord, Delivery, ImageRecord, LogLine, LogPage, OpenBuild, Report, StoreError,
-        TestCase,
+        TestCase, Warning,
     };
 }
 

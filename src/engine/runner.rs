@@ -28,9 +28,10 @@ use crate::domain::image::Image;
 use crate::domain::inputs;
 use crate::domain::path::RepoPath;
 use crate::domain::pipeline::Stage;
+use crate::domain::places::Places;
 use crate::domain::value::Value;
 use crate::manifest::reading::{Buildable, StageInputs};
-use crate::store::{Artifact, Blob, BuildRecord, LogWriter, Payload, Record, StageResult, StoreError};
+use crate::store::{Artifact, Blob, BuildRecord, LogWriter, Payload, Record, StageResult, StoreError, Warning};
 
 /// One build under way.
 pub(super) struct Run {
@@ -61,6 +62,8 @@ pub(super) struct Run {
     pub(super) grants: Grants,
     /// Why each stage runs, if it does, as a plan says it at the start of this run.
     reasons: BTreeMap<Stage, String>,
+    /// What looks wrong in the outputs.
+    pub(super) warnings: Vec<Warning>,
     /// The paths of this build's artifacts.
     pub(super) archived: BTreeSet<RepoPath>,
     /// Rows that are written with the next event.
@@ -268,6 +271,11 @@ impl Run {
         build_scope(&self.order, self.engine.clock().local(self.started))
     }
 
+    /// Where people look for what this build leaves.
+    pub(super) fn places(&self) -> Places {
+        Places::of(&self.order.key.path, self.buildable.pipeline.called.as_deref())
+    }
+
     /// A late text with everything filled in.
     pub(super) fn fill(&self, text: &Text) -> Result<String, Stop> {
         text.fill(&self.scope()).map_err(|error| Stop::failed(error.message, error.help))
@@ -303,6 +311,12 @@ impl Run {
         if progress != Some(StageProgress::Running) {
             let reason = self.reason(stage);
             self.journal(Event::StageStarted { stage, declared, reason }, Vec::new()).await?;
+        }
+        // What no program has printed would be nowhere in the log that people keep.
+        if let Stop::Failed(problem) = stop
+            && problem.line.is_none()
+        {
+            self.stage_log(stage).say(&format!("failed: {}", problem.message));
         }
         let end = stop.stage_end();
         self.journal(Event::StageFinished { stage, end }, Vec::new()).await

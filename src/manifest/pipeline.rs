@@ -11,8 +11,7 @@ use super::globs::Pattern;
 use super::node::{Kind, Node};
 use super::packer::Templates;
 use super::reader::{Binding, FromTemplates, Need, Reader, Reads};
-use super::yaml;
-use super::{glance, stages, steps};
+use super::{glance, stages, steps, yaml};
 use crate::domain::expression::Text;
 use crate::domain::inputs::Input;
 use crate::domain::path::RepoPath;
@@ -283,6 +282,7 @@ impl PipelineFile {
         faults.append(&mut reader.faults);
         let pipeline = boot.map(|boot| Pipeline {
             file: self.path.clone(),
+            called: scope.and_then(super::vars::called),
             on_shared_change: self.on_shared_change,
             timeout,
             boot,

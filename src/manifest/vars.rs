@@ -95,6 +95,15 @@ pub(super) fn scope(vars: &Value, repository: &RepoName) -> Value {
     Value::Map(scope)
 }
 
+/// What the vars call the bundle: `bundle.path`, else `bundle.name`, where that is a text.
+pub(super) fn called(scope: &Value) -> Option<String> {
+    let bundle = scope.get("bundle")?;
+    match bundle.get("path").or_else(|| bundle.get("name"))? {
+        Value::String(name) => Some(name.clone()),
+        _ => None,
+    }
+}
+
 fn is_nothing(node: &Node) -> bool {
     matches!(node.kind, Kind::Scalar { value: Value::Null, .. })
 }

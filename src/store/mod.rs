@@ -37,6 +37,7 @@ mod served;
 mod shape;
 mod test_cases;
 mod verify;
+mod warnings;
 
 #[cfg(test)]
 mod tests;
@@ -67,6 +68,7 @@ pub use results::{Output, Payload, ResultNo, StageResult};
 pub use served::Served;
 pub use test_cases::{CaseOutcome, TestCase};
 pub use verify::{Problem, Report};
+pub use warnings::Warning;
 
 use db::Db;
 use health::Health;

@@ -11,6 +11,7 @@ use super::failures;
 use super::images::copies_of;
 use super::journal_shape::BuildJson;
 use super::shape::{Col, Json, path, word};
+use super::warnings::Warning;
 use crate::domain::build::{Effect, Moment};
 use crate::domain::id::{BuildNo, Digest, DiskId, DriverName, Fingerprint, ImageId, RepoName};
 use crate::domain::path::RepoPath;
@@ -97,9 +98,9 @@ pub enum Payload {
         image_id: String,
         /// Path, sum and size in bytes of each.
         outputs: Vec<Output>,
-        /// What looked wrong in them, with its place.
+        /// What looked wrong in them.
         #[serde(default)]
-        warnings: Vec<String>,
+        lint: Vec<Warning>,
     },
 }
 

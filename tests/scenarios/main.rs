@@ -11,6 +11,7 @@ mod logs;
 mod show;
 mod world;
 
+mod artifacts;
 mod bases;
 mod branches;
 mod canary;
