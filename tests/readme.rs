@@ -468,6 +468,14 @@ mod jenkins {
     const PLAYBOOK: &str = "---\n- hosts: local\n  become: true\n  tasks:\n    - name: A wiki\n      \
                             apt: { pkg: dokuwiki, update_cache: true }\n";
 
+    const OS_SCRIPT: &str = "#!/bin/sh\nBASENAME=\"debian-jessie\"\nBUILDMARK=\"$(date +%Y-%m-%d-%H%M)\"\n\
+                             IMG=debian-8.qcow2\nIMG_URL=http://cloud.example.org/jessie/$IMG\nTMP_DIR=guest\n\
+                             wget -q $IMG_URL\nguestmount -a $IMG -i $TMP_DIR\n\
+                             sed -i 's/name: debian/name: cloud/' $TMP_DIR/etc/cloud/cloud.cfg\nguestunmount $TMP_DIR\n\
+                             cd ..\n./build.sh debian-jessie\n";
+    const OS_VARS: &str = "---\nbundle_target_name: B_TARGET_NAME\nbundle:\n  name: Debian Jessie\n  \
+                           img_base: TMP_IMAGE_ID\n  path: debian-jessie\n  properties:\n    cw_os: Debian\n";
+
     fn vars(name: &str) -> String {
         format!(
             "---\nbundle:\n  name: {name}\n  img_base: 0c6d43a1-4f5b-4e0b-9d7f-2f8a7f3d1b60\n  properties:\n    \
@@ -483,7 +491,7 @@ mod jenkins {
     }
 
     /// Paths and texts: one bundle of an older Ansible, one whose output holds the id of another image, one that is called
-    /// otherwise than its directory, and one without vars.
+    /// otherwise than its directory, one without vars, and an image of an operating system.
     pub(crate) fn files() -> Vec<(&'static str, String)> {
         vec![
             ("images/build.packer.json", TEMPLATE.to_owned()),
@@ -500,6 +508,10 @@ mod jenkins {
                 "images/bundle-trusty-wiki/output/bundle-trusty-wiki.heat.yml.j2",
                 heat("7d1f0f1e-5c55-4d0e-8a3c-0f6c4f2b9e11"),
             ),
+            ("os/build.packer.json", TEMPLATE.to_owned()),
+            ("os/debian-jessie/build.sh", OS_SCRIPT.to_owned()),
+            ("os/debian-jessie/build-vars.template.yml", OS_VARS.to_owned()),
+            ("os/debian-jessie/ansible/bootstrap.yml", PLAYBOOK.to_owned()),
         ]
     }
 }

@@ -17,6 +17,7 @@ const IMAGE: &str = "ffffffff-ffff-4fff-bfff-ffffffffffff";
 const STAMP: Stamp = Stamp { year: 2000, month: 1, day: 1, hour: 0, minute: 0, second: 0 };
 
 /// What was found in a bundle.
+#[derive(Default)]
 pub(super) struct Looked {
     /// What the pipeline holds for an error.
     pub(super) faults: Vec<Fault>,

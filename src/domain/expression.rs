@@ -12,7 +12,7 @@ use super::value::Value;
 pub const ROOTS: [&str; 4] = ["bundle", "vars", "repository", "build"];
 
 /// What is known of a build, below `build.` in expressions.
-pub const BUILD_NAMES: [&str; 6] = ["number", "stamp", "commit", "branch", "path", "directory"];
+pub const BUILD_NAMES: [&str; 8] = ["number", "stamp", "date", "time", "commit", "branch", "path", "directory"];
 
 /// A text with expressions in it.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -145,6 +145,9 @@ pub struct Boot {
     pub host_key: HostKey,
     /// How long until SSH must answer.
     pub timeout: Duration,
+    /// What changes the disk before the machine's first boot: `shell`, `script` and `upload`, with the disk's root below
+    /// `$ROOT`.
+    pub changes: Vec<Step>,
     /// Whether commands in the guest are given a terminal, as a packer template's `ssh_pty` wants it.
     pub terminal: bool,
     /// Where a cloud puts the machine.

@@ -467,7 +467,16 @@ pub struct LocalTime {
 impl LocalTime {
     /// The moment as image names have it, to the minute: `2026-11-231402`.
     pub fn stamp(&self) -> String {
-        let Self { year, month, day, hour, minute, second: _ } = self;
-        format!("{year:04}-{month:02}-{day:02}{hour:02}{minute:02}")
+        format!("{}{}", self.date(), self.time())
+    }
+
+    /// The day: `2026-11-23`.
+    pub fn date(&self) -> String {
+        format!("{:04}-{:02}-{:02}", self.year, self.month, self.day)
+    }
+
+    /// The time of the day, to the minute: `1402`.
+    pub fn time(&self) -> String {
+        format!("{:02}{:02}", self.hour, self.minute)
     }
 }

@@ -17,7 +17,7 @@ use tracing::{error, info, warn};
 use super::failure::Stop;
 use super::grants::Grants;
 use super::log::StepLog;
-use super::ports::{Driver, Machine, Wait};
+use super::ports::{Driver, LocalTime, Machine, Wait};
 use super::stages;
 use super::{Engine, Stopped};
 use crate::blocking;
@@ -268,7 +268,7 @@ impl Run {
 
     /// What `build.…` and everything else in a late expression means.
     pub(super) fn scope(&self) -> Value {
-        build_scope(&self.order, self.engine.clock().local(self.started).stamp())
+        build_scope(&self.order, self.engine.clock().local(self.started))
     }
 
     /// Where people look for what this build leaves.
@@ -396,12 +396,14 @@ impl Run {
 }
 
 /// What `build.…` means for a build.
-pub(super) fn build_scope(order: &Order, stamp: String) -> Value {
+pub(super) fn build_scope(order: &Order, began: LocalTime) -> Value {
     let text = |text: String| Value::String(text);
     let directory = String::from_utf8_lossy(order.key.path.name()).into_owned();
     let build = vec![
         ("number".to_owned(), text(order.number.0.to_string())),
-        ("stamp".to_owned(), text(stamp)),
+        ("stamp".to_owned(), text(began.stamp())),
+        ("date".to_owned(), text(began.date())),
+        ("time".to_owned(), text(began.time())),
         ("commit".to_owned(), text(order.commit.to_string())),
         ("branch".to_owned(), text(order.key.branch.to_string())),
         ("path".to_owned(), text(order.key.path.to_string())),

@@ -27,6 +27,8 @@ const MOST_BUNDLE_FAULTS: usize = 2000;
 pub struct Reading {
     /// The bundles, sorted by the bytes of their paths.
     pub bundles: Vec<BundleReading>,
+    /// Directories of today's factory that nothing here builds, with what they lack; in no plan. Sorted by path.
+    pub elsewhere: Vec<(RepoPath, Unbuildable)>,
     /// What is wrong with the pipelines.
     pub faults: Vec<Fault>,
     /// Whether these are all the bundles there are. Where a pipeline's globs can't be read, a bundle that is missing here
@@ -118,7 +120,7 @@ pub(super) struct Outside {
 /// When the tree itself can't be read. Whatever is wrong *in* the repository is in the reading.
 pub fn read(tree: &dyn Tree, repository: &RepoName, cache: &Cache) -> Result<Reading, TreeError> {
     let mut kept = cache.begin();
-    let Discovery { pipelines, bundles, faults, complete } = discovery::discover(tree)?;
+    let Discovery { pipelines, bundles, faults, elsewhere, complete } = discovery::discover(tree)?;
     let mut run = Run {
         tree,
         repository,
@@ -137,7 +139,8 @@ pub fn read(tree: &dyn Tree, repository: &RepoName, cache: &Cache) -> Result<Rea
     kept.end();
     few_faults(&mut verdicts);
     let reading = |(bundle, verdict): (Candidate, _)| BundleReading { path: bundle.path, verdict };
-    Ok(Reading { bundles: bundles.into_iter().zip(verdicts).map(reading).collect(), faults, complete })
+    let bundles = bundles.into_iter().zip(verdicts).map(reading).collect();
+    Ok(Reading { bundles, elsewhere, faults, complete })
 }
 
 type Verdict = Result<Arc<Buildable>, Unbuildable>;
@@ -354,9 +357,7 @@ fn assemble(
     }
     let mut warnings = parsed.warnings.clone();
     if let (Some(name), None) = (parsed.base_name(), base) {
-        let message = format!("no bundle of this repository is called `{name}`");
-        let fault = file.source.fault(parsed.image, "unknown-base", message);
-        warnings.push(fault.with_help("it is taken for the name of an image, or for an alias of the configuration"));
+        warnings.push(unknown_base(parsed, file, name));
     }
     Buildable {
         pipeline: Arc::clone(&parsed.pipeline),
@@ -365,6 +366,20 @@ fn assemble(
         base: base.map(|(path, _)| path.clone()),
         warnings,
     }
+}
+
+/// What an author should know of a base that is no bundle.
+fn unknown_base(parsed: &Parsed, file: &PipelineFile, name: &str) -> Fault {
+    if name.starts_with("http://") || name.starts_with("https://") {
+        let message = format!("nothing says what the bytes of {name} must sum to");
+        let help = format!(
+            "the factory's configuration must: [base.\"{name}\"] with url, sha256 and format, or with the path of a copy"
+        );
+        return file.source.fault(parsed.image, "no-checksum", message).with_help(help);
+    }
+    let message = format!("no bundle of this repository is called `{name}`");
+    let fault = file.source.fault(parsed.image, "unknown-base", message);
+    fault.with_help("it is taken for the name of an image, or for an alias of the configuration")
 }
 
 fn identity(repository: &RepoName, file: &PipelineFile) -> Digest {
@@ -384,3 +399,7 @@ fn few_faults(verdicts: &mut [Verdict]) {
 #[cfg(test)]
 #[path = "reading_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "os_tests.rs"]
+mod os_tests;

@@ -133,9 +133,10 @@ fn not_a_map(source: &Source, node: &Node, what: &str) -> Option<Fault> {
 
 /// A bundle is known by its directory; its name is only how its images' names begin.
 fn name_differs(source: &Source, root: &Node, bundle: &RepoPath) -> Option<Fault> {
-    let node = root.get("bundle")?.get("name")?;
+    let (node, path) = (root.get("bundle")?.get("name")?, root.get("bundle")?.get("path").and_then(Node::text));
     let (name, directory) = (node.text()?, std::str::from_utf8(bundle.name()).ok()?);
-    if name == directory {
+    // An image of an operating system has its path beside its name, and images are called by neither.
+    if name == directory || path == Some(directory) {
         return None;
     }
     let message = format!("`bundle.name` is `{name}`, and the directory is `{directory}`");

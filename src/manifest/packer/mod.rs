@@ -28,6 +28,7 @@ mod variables;
 
 use std::sync::Arc;
 
+use super::build_script;
 use super::fault::{Fault, Source, Span, did_you_mean, quoted};
 use super::node::{Kind, Node};
 use super::reader::Need;
@@ -370,8 +371,11 @@ fn todays(directory: &RepoPath, order: &Order<'_>) -> Vec<(String, Rendered)> {
     if let Some((image, origin)) = value("bundle", "img_base") {
         give("source_image", Text::literal(image), vec![origin]);
     }
+    let by_script = scope.get("vars").and_then(build_script::image_name);
     if let Some((name, origin)) = value("vars", "bundle_target_name") {
         give("image_name", Text::literal(name), vec![origin]);
+    } else if let Some((name, input)) = by_script {
+        give("image_name", name, vec![Origin::Value(input)]);
     } else if let Some((name, origin)) = value("bundle", "name") {
         let stamp = Text::parse("{{ build.stamp }}").unwrap_or_else(|_| Text::literal(""));
         give("image_name", Text::concat([Text::literal(format!("{name}-")), stamp]), vec![origin]);
