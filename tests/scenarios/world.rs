@@ -42,6 +42,8 @@ pub(crate) enum Kind {
     Base,
     Sealed,
     Image,
+    /// None of ours.
+    Foreign,
 }
 
 /// A disk that the driver keeps.

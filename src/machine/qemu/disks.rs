@@ -132,6 +132,7 @@ impl Disks {
         let stem = file.file_stem()?.to_str()?;
         let directory = file.parent()?;
         if directory == self.bases() {
+            stem.parse::<Digest>().ok()?;
             return Some(DiskId::new(format!("{BASE}{stem}")));
         }
         let ours = directory == self.state.join("checkpoints") || directory == self.state.join("images");
