@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! bases/SHA256.qcow2      base-SHA256          base images, read-only
-//! checkpoints/ID.qcow2    chosen by the engine  sealed layers, read-only, each on another disk
+//! checkpoints/ID.qcow2    chosen by the engine  sealed and changed layers, read-only, each on another disk
 //! images/ID.qcow2         chosen by the engine  published images, read-only, each on its own
 //! machines/N/ROLE/        -                     what a build has under way
 //! work/                   -                     what is being made for many builds
