@@ -1,4 +1,5 @@
-//! The whole factory on real machines: the demo, a daemon that is killed while it provisions, and the unit under systemd.
+//! The whole factory on real machines: the demo, a system image, a base image by URL that is changed before its first boot,
+//! a daemon that is killed while it provisions, and the unit under systemd.
 //!
 //! One after the other, since each machine takes all of a small host where there is no KVM. Base images that recipes make
 //! are kept in `$FACTORYD_TEST_CACHE` (else `target/test-cache`), so that only the first run makes them.
@@ -7,6 +8,8 @@
 #[allow(dead_code, reason = "the other test binary uses the rest")]
 mod factory;
 
+use std::io::{Read as _, Write as _};
+use std::net::TcpListener;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -20,7 +23,7 @@ use factory::{Author, BINARY, Factory, pause, program, said, text};
 
 const HERE: &str = env!("CARGO_MANIFEST_DIR");
 /// How long a build with real machines may take.
-const BUILD_WITHIN: Duration = Duration::from_secs(600);
+const BUILD_WITHIN: Duration = Duration::from_secs(900);
 
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 
@@ -242,6 +245,116 @@ fn follow(factory: &Factory, build: u64, since: Instant) -> Value {
     }
     tell(since, &format!("#{build} has ended"));
     factory.ended(build)
+}
+
+/// Copies a directory of this repository into an author's.
+fn take(author: &Author, name: &str) {
+    let into = author.path().join(name);
+    std::fs::create_dir_all(into.parent().expect("a directory")).expect("made");
+    said(program("cp").arg("-r").arg(Path::new(HERE).join(name)).arg(into)).ended(0);
+}
+
+#[test]
+fn the_system_image_of_this_repository_is_built_and_tested_as_a_cloud_would_boot_it() {
+    let _alone = alone();
+    let began = Instant::now();
+    let factory = factory_with_bases();
+    let author = Author::new(&[]);
+    take(&author, "os");
+    take(&author, "pipelines/os.yml");
+    author.push(&factory, "A system image");
+    let build = follow(&factory, 1, began);
+    share_bases(&factory.state().join("bases"), &cache());
+    assert_eq!(build["outcome"], "passed", "{build:#}\n{}", factory.tell(["logs", "1"]));
+    let tests: Vec<String> = build["tests"].as_array().expect("tests").iter().map(|test| text(&test["name"])).collect();
+    assert!(
+        tests.len() >= 12 && tests.contains(&"test_the_hostname_is_the_one_of_the_metadata".to_owned()),
+        "{tests:?}"
+    );
+    let image = factory.json(["images", "show", &text(&build["image"])]);
+    assert_eq!(image["properties"]["hw_rng_model"], "virtio", "{image:#}");
+    let kept = factory.tell(["artifacts", "1"]);
+    for console in ["console/change.log", "console/provision.log", "console/test.log"] {
+        assert!(kept.contains(console), "{kept}");
+    }
+    assert!(processes_of(&factory.state()).is_empty(), "{:?}", processes_of(&factory.state()));
+    factory.is_well();
+}
+
+/// Serves a file over HTTP on loopback; gives its URL.
+fn serve(file: PathBuf) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let url = format!("http://{}/base.qcow2", listener.local_addr().expect("an address"));
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.expect("a connection");
+            let read = stream.read(&mut [0; 4096]).expect("a request");
+            assert!(read > 0, "a request");
+            let mut body = std::fs::File::open(&file).expect("the file");
+            let length = body.metadata().expect("its size").len();
+            write!(stream, "HTTP/1.1 200 OK\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n").expect("sent");
+            std::io::copy(&mut body, &mut stream).expect("sent");
+        }
+    });
+    url
+}
+
+/// The stages on a base image by URL. What the changes leave is seen by the first boot, and what a first boot makes was not
+/// there before.
+const CHANGED: &str = r#"      user: root
+      changes:
+        - upload: { from: files/early, to: /etc/early }
+        - name: a name
+          shell: |
+            test "$(id -u)" = 0
+            echo early-bird >"$ROOT/etc/hostname"
+            chroot "$ROOT" sh -c 'cat /etc/early /etc/hostname >/dev/null'
+            ls "$ROOT"/etc/ssh/ssh_host_*_key >"$ROOT/etc/keys-before" 2>/dev/null || true
+            cat "$ROOT/etc/machine-id" >>"$ROOT/etc/keys-before"
+  - provision:
+      steps:
+        - shell: test "$(hostname) $(cat /etc/early)" = "early-bird before the first boot"
+        - shell: test ! -s /etc/keys-before && test -s /etc/ssh/ssh_host_ed25519_key && test -s /etc/machine-id
+        - shell: cat /etc/machine-id >/etc/first-id
+  - test:
+      steps:
+        - shell: test "$(hostname)" = early-bird && test "$(cat /etc/machine-id)" != "$(cat /etc/first-id)"
+  - snapshot: { name: changed }
+"#;
+
+#[test]
+fn a_base_image_by_url_is_changed_before_its_first_boot() {
+    let _alone = alone();
+    let began = Instant::now();
+    let mut factory = Factory::stopped("", "[download]\nallow_private = [\"127.0.0.0/8\"]\n");
+    share_bases(&cache(), &factory.state().join("bases"));
+    factory.start();
+    let author = Author::new(&[]);
+    author.write("images/base-debian/build-vars.yml", "bundle:\n  name: base-debian\n");
+    let pipeline = |bundle: &str, stages: &str| format!("version: 1\nbundles: [{bundle}]\nstages:\n{stages}");
+    author.write(
+        "pipelines/base.yml",
+        pipeline("images/base-debian", &format!("{}  - snapshot: {{ name: base }}\n", recipe())),
+    );
+    author.push(&factory, "A base image");
+    let base = follow(&factory, 1, began);
+    share_bases(&factory.state().join("bases"), &cache());
+    let disk = factory.path("base.qcow2");
+    factory.run(["images", "export", &text(&base["image"]), "-o", disk.to_str().expect("UTF-8")]).ended(0);
+    let listed = factory.json(["images", "show", &text(&base["image"])]);
+    let (url, sum) = (serve(disk), text(&listed["sha256"]));
+
+    author.write("os/by-url/build-vars.yml", "bundle:\n  name: by-url\n");
+    author.write("os/by-url/files/early", "before the first boot\n");
+    let boot = format!("  - boot:\n      image: {{ url: \"{url}\", sha256: \"{sum}\", format: qcow2 }}\n{CHANGED}");
+    author.write("pipelines/by-url.yml", pipeline("os/by-url", &boot));
+    author.push(&factory, "A changed one");
+    let build = follow(&factory, 2, began);
+    let log = factory.tell(["logs", "2"]);
+    assert_eq!(build["outcome"], "passed", "{build:#}\n{log}");
+    assert!(log.contains("(ext4) is mounted on /run/factoryd-root"), "{log}");
+    assert!(build["image"].is_string(), "{build}");
+    factory.is_well();
 }
 
 /// A bundle that takes its time in the middle of its first step, and whose playbook and tests run on the factory's host.

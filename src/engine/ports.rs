@@ -185,10 +185,13 @@ pub struct Base {
 pub struct MachineOrder {
     /// The build it is for; everything made carries this number.
     pub build: BuildNo,
-    /// Which of the build's machines: `provision`, `test`.
+    /// Which of the build's machines: `change`, `provision`, `test`.
     pub role: String,
     /// The disk that a copy-on-write layer is laid on; it stays as it is.
     pub disk: DiskId,
+    /// A disk of which a copy-on-write layer is attached once SSH answers, and no earlier: it may be the very disk that
+    /// the machine boots from.
+    pub attach: Option<DiskId>,
     /// Virtual processors.
     pub cpus: u32,
     /// Memory in bytes.
@@ -226,7 +229,7 @@ pub struct Access {
     pub ports: Vec<(u16, u16)>,
 }
 
-/// A sealed disk.
+/// A disk of a machine that was kept: sealed, or changed before any machine booted from it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SealedDisk {
     /// The driver's disk.
@@ -250,7 +253,14 @@ pub trait Machine: Send + Sync {
     /// `keep`. The machine is gone afterwards.
     async fn seal(&mut self, keep: &DiskId, lines: &Lines, wait: &Wait) -> Result<SealedDisk, PortError>;
 
-    /// Stops it at once and removes its disk. Doing it twice is success.
+    /// The serial number by which its guest knows the disk that was attached; `None` where the order wanted none.
+    fn attached(&self) -> Option<&str>;
+
+    /// Shuts the machine down cleanly and keeps the attached layer under `keep`; the machine's own disk is thrown away.
+    /// The machine is gone afterwards.
+    async fn keep_attached(&mut self, keep: &DiskId, lines: &Lines, wait: &Wait) -> Result<SealedDisk, PortError>;
+
+    /// Stops it at once and removes its disks. Doing it twice is success.
     async fn destroy(&mut self) -> Result<(), PortError>;
 }
 

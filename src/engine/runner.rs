@@ -23,7 +23,7 @@ use super::{Engine, Stopped};
 use crate::blocking;
 use crate::domain::build::{Build, Effect, Event, Failure, Moment, Order, Outcome, StageEnd, StageProgress};
 use crate::domain::expression::Text;
-use crate::domain::id::{BuildNo, Digest, Fingerprint};
+use crate::domain::id::{BuildNo, Digest, DiskId, Fingerprint};
 use crate::domain::image::Image;
 use crate::domain::inputs;
 use crate::domain::path::RepoPath;
@@ -291,6 +291,7 @@ impl Run {
             self.end_stage(*stage, stop).await?;
         }
         self.release().await;
+        self.drop_unkept().await;
         if let Err(error) = stages::archive::run(self).await {
             warn!(%error, "not everything could be archived");
         }
@@ -335,6 +336,7 @@ impl Run {
     async fn pause(&mut self, stage: Stage) -> Result<(), StoreError> {
         self.stage_log(stage).say("the daemon stops; the build goes on when it is back");
         self.release().await;
+        self.drop_unkept().await;
         self.journal(Event::Drained, Vec::new()).await?;
         info!(stage = stage.word(), "paused");
         let Some(by) = self.build.cancel_asked.clone() else { return Ok(()) };
@@ -382,6 +384,20 @@ impl Run {
             && error.kind() != std::io::ErrorKind::NotFound
         {
             warn!(%error, "scratch files can't be removed; they are swept later");
+        }
+    }
+
+    /// Removes disks that were to be a stage's result when the stage failed. What can't be removed now is no row's and
+    /// goes with the next garbage collection.
+    async fn drop_unkept(&self) {
+        let kept = |disk: &DiskId| self.results.values().any(|result| result.payload.disks().contains(&disk));
+        for effect in &self.build.open {
+            if let Effect::Disk(disk) = effect
+                && !kept(disk)
+                && let Err(error) = self.driver.remove(disk).await
+            {
+                warn!(%error, "a disk that is no result can't be removed; gc will");
+            }
         }
     }
 

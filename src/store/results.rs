@@ -54,10 +54,13 @@ pub struct StageResult {
 pub enum Payload {
     /// A base image, ready to be booted from.
     Boot {
-        /// The driver's disk.
+        /// The driver's disk: the base image's, or a layer of it that was changed.
         #[serde(with = "word")]
         disk: DiskId,
-        /// The sum of its bytes.
+        /// The disks that must stay as long as a changed one does.
+        #[serde(default, with = "word::list")]
+        backing: Vec<DiskId>,
+        /// The sum of the base image's bytes.
         #[serde(with = "word")]
         sha256: Digest,
         /// Its virtual size in bytes.
@@ -121,8 +124,9 @@ impl Payload {
     /// The disks that must stay as long as this is kept.
     pub fn disks(&self) -> Vec<&DiskId> {
         match self {
-            Self::Boot { disk, .. } => vec![disk],
-            Self::Provision { disk, backing, .. } => std::iter::once(disk).chain(backing).collect(),
+            Self::Boot { disk, backing, .. } | Self::Provision { disk, backing, .. } => {
+                std::iter::once(disk).chain(backing).collect()
+            }
             Self::Test { .. } | Self::Snapshot { .. } | Self::Render { .. } => Vec::new(),
         }
     }

@@ -544,7 +544,8 @@ impl Factory {
     fn check_made(&self) {
         let known = self.known_disks();
         let state = self.world.state();
-        let made = state.disks.iter().filter(|(_, disk)| disk.kind != Kind::Base).map(|(id, _)| id);
+        let made =
+            state.disks.iter().filter(|(_, disk)| !matches!(disk.kind, Kind::Base | Kind::Foreign)).map(|(id, _)| id);
         let left: Vec<&DiskId> = made.filter(|id| !known.contains(*id)).collect();
         assert_eq!(left, Vec::<&DiskId>::new(), "disks are left that nobody knows");
     }
@@ -570,7 +571,7 @@ impl Factory {
         self.collect();
         let known = self.known_disks();
         let state = self.world.state();
-        for (id, disk) in &state.disks {
+        for (id, disk) in state.disks.iter().filter(|(_, disk)| disk.kind != Kind::Foreign) {
             assert!(known.contains(id), "{id} is kept, and nobody knows it");
             for below in disk.backing.iter().filter(|_| !self.loses_disks) {
                 assert!(state.disks.contains_key(below), "{id} stands on {below}, which is gone");

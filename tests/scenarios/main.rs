@@ -16,6 +16,7 @@ mod bases;
 mod branches;
 mod canary;
 mod care;
+mod changes;
 mod failures;
 mod packer;
 mod pushes;

@@ -40,8 +40,11 @@ pub(crate) struct State {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
     Base,
+    Changed,
     Sealed,
     Image,
+    /// None of ours.
+    Foreign,
 }
 
 /// A disk that the driver keeps.
@@ -70,6 +73,8 @@ pub(crate) struct Vm {
     pub(crate) role: String,
     pub(crate) disk: DiskId,
     pub(crate) is_up: bool,
+    /// What a layer of is attached to it.
+    pub(crate) attached: Option<DiskId>,
     /// For how many looks it does not answer.
     pub(crate) away: u8,
     /// What was done in it, from which its disk's bits follow.

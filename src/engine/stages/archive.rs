@@ -65,7 +65,7 @@ async fn found(run: &Run) -> Vec<(String, PathBuf)> {
     let files = run.files.clone();
     blocking::run(move || {
         let mut named = Vec::new();
-        for role in ["provision", "test"] {
+        for role in ["change", "provision", "test"] {
             let console = files.join(format!("console-{role}.log"));
             if console.is_file() {
                 named.push((format!("console/{role}.log"), console));

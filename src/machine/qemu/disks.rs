@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! bases/SHA256.qcow2      base-SHA256          base images, read-only
-//! checkpoints/ID.qcow2    chosen by the engine  sealed layers, read-only, each on another disk
+//! checkpoints/ID.qcow2    chosen by the engine  sealed and changed layers, read-only, each on another disk
 //! images/ID.qcow2         chosen by the engine  published images, read-only, each on its own
 //! machines/N/ROLE/        -                     what a build has under way
 //! work/                   -                     what is being made for many builds
@@ -132,6 +132,7 @@ impl Disks {
         let stem = file.file_stem()?.to_str()?;
         let directory = file.parent()?;
         if directory == self.bases() {
+            stem.parse::<Digest>().ok()?;
             return Some(DiskId::new(format!("{BASE}{stem}")));
         }
         let ours = directory == self.state.join("checkpoints") || directory == self.state.join("images");
