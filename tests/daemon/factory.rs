@@ -155,6 +155,13 @@ impl Factory {
     /// Starts it as the unit does, as far as that can be had without systemd: an ordinary user without any capability and
     /// without a way to one, its directory the only place to write to, nobody else's `/tmp`, homes and processes to see.
     /// Who runs the tests as an ordinary user has that user's daemon instead.
+    /// Starts it where another process sees the file systems.
+    pub(crate) fn start_beside(&mut self, process: u32) {
+        let mut command = program("nsenter");
+        command.args(["--mount", "--target", &process.to_string(), BINARY, "serve", "--config"]).arg(self.config());
+        self.start_as(command);
+    }
+
     pub(crate) fn start_as_service(&mut self) {
         if !rustix::process::geteuid().is_root() {
             return self.start();
