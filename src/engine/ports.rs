@@ -70,6 +70,9 @@ pub enum PortErrorKind {
     Lost,
     /// Somebody cancelled it.
     Cancelled,
+    /// A sync failed: what was written may or may not be on the disk, and asking again would not tell. Nothing more is
+    /// written until the next start has verified.
+    NotDurable,
 }
 
 /// Trouble at a port: what failed and why, and what to do next.
@@ -102,6 +105,11 @@ impl PortError {
     /// The world is in the way.
     pub fn unavailable(message: impl Into<String>) -> Self {
         Self::new(PortErrorKind::Unavailable, message)
+    }
+
+    /// What was written may not be on the disk.
+    pub fn not_durable(message: impl Into<String>) -> Self {
+        Self::new(PortErrorKind::NotDurable, message)
     }
 
     /// The deadline passed during `what`.

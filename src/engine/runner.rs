@@ -309,6 +309,9 @@ impl Run {
     }
 
     fn as_stopped(&self, stop: Stop) -> Stop {
+        if let Stop::NotDurable(error) = stop {
+            return Stop::Store(self.engine.stop_writing(&error));
+        }
         let running = self.engine.running();
         match running.get(&self.order.number).and_then(|running| running.stopped.clone()) {
             Some(Stopped::Superseded(reason)) if matches!(stop, Stop::Cancelled) => Stop::Superseded(reason),
@@ -343,6 +346,7 @@ impl Run {
                         (outcome, None, format!("cancelled by {by} during {stage}"))
                     }
                     Stop::Store(error) => (outcome, None, error.to_string()),
+                    Stop::NotDurable(error) => (outcome, None, error.to_string()),
                 }
             }
         }

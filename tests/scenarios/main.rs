@@ -15,6 +15,7 @@ mod bases;
 mod branches;
 mod canary;
 mod care;
+mod disk;
 mod failures;
 mod packer;
 mod pushes;

@@ -190,7 +190,7 @@ impl Disks {
 /// A sync that fails is not tried again: the kernel has forgotten by then what was not written.
 pub(super) fn keep(file: &Path, place: &Path) -> Result<(), PortError> {
     let opened = File::open(file).map_err(|error| trouble("opened", file, &error))?;
-    opened.sync_all().map_err(|error| trouble("written to the disk", file, &error))?;
+    opened.sync_all().map_err(|error| not_durable(file, &error))?;
     opened.set_permissions(Permissions::from_mode(0o444)).map_err(|error| trouble("made read-only", file, &error))?;
     std::fs::rename(file, place).map_err(|error| trouble("renamed", file, &error))?;
     sync_directory_of(place)
@@ -201,7 +201,7 @@ pub(super) fn write_whole(file: &Path, content: &[u8]) -> Result<(), PortError> 
     let part = file.with_extension("part");
     std::fs::write(&part, content).map_err(|error| trouble("written", &part, &error))?;
     let synced = File::open(&part).and_then(|opened| opened.sync_all());
-    synced.map_err(|error| trouble("written to the disk", &part, &error))?;
+    synced.map_err(|error| not_durable(&part, &error))?;
     std::fs::rename(&part, file).map_err(|error| trouble("renamed", &part, &error))?;
     sync_directory_of(file)
 }
@@ -260,7 +260,12 @@ pub(super) fn trouble(what: &str, path: &Path, error: &std::io::Error) -> PortEr
 fn sync_directory_of(file: &Path) -> Result<(), PortError> {
     let Some(directory) = file.parent() else { return Ok(()) };
     let synced = File::open(directory).and_then(|directory| directory.sync_all());
-    synced.map_err(|error| trouble("written to the disk", directory, &error))
+    synced.map_err(|error| not_durable(directory, &error))
+}
+
+fn not_durable(path: &Path, error: &std::io::Error) -> PortError {
+    PortError::not_durable(format!("{} could not be made durable: {error}", path.display()))
+        .help("see to the disk, then restart factoryd, which verifies first")
 }
 
 fn file_name(disk: &DiskId) -> Result<String, PortError> {
@@ -279,6 +284,7 @@ mod tests {
     use std::process::Command;
 
     use super::*;
+    use crate::engine::ports::PortErrorKind;
 
     fn create(file: &Path, backing: Option<&Path>) {
         let mut made = Command::new("qemu-img");
@@ -308,6 +314,17 @@ mod tests {
         disks.remove(&sealed).expect("removed");
         disks.remove(&sealed).expect("twice is success");
         assert!(disks.existing(&sealed).expect_err("gone").message.contains("is not there"));
+    }
+
+    #[test]
+    fn a_disk_whose_sync_fails_is_kept_nowhere_and_says_that_nothing_is_known_of_it() {
+        let state = tempfile::tempdir().expect("a directory");
+        let place = state.path().join("kept.qcow2");
+        // A file that the kernel makes up can't be synced.
+        let error = keep(Path::new("/proc/self/status"), &place).expect_err("refused");
+        assert_eq!(error.kind, PortErrorKind::NotDurable);
+        assert!(error.message.starts_with("/proc/self/status could not be made durable: "), "{error}");
+        assert!(!place.exists());
     }
 
     #[test]
