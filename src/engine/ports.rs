@@ -328,6 +328,15 @@ pub struct PublishedCopy {
     pub virtual_size: u64,
 }
 
+/// The disk of this host that machines write to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DiskUse {
+    /// Bytes free.
+    pub free: u64,
+    /// Bytes that what a build has under way takes there now, for each that has anything.
+    pub written: Vec<(BuildNo, u64)>,
+}
+
 /// Makes machines and images. Every disk it keeps is known by a [`DiskId`] that the engine chose before it existed.
 #[async_trait]
 pub trait Driver: Send + Sync {
@@ -367,6 +376,9 @@ pub trait Driver: Send + Sync {
 
     /// The bytes of a disk.
     async fn read(&self, disk: &DiskId) -> Result<Box<dyn AsyncRead + Send + Unpin>, PortError>;
+
+    /// The disk of this host that its machines write to; `None` where they write elsewhere.
+    async fn disk_use(&self) -> Result<Option<DiskUse>, PortError>;
 
     /// Removes a disk. Doing it twice is success.
     async fn remove(&self, disk: &DiskId) -> Result<(), PortError>;

@@ -315,6 +315,7 @@ impl Run {
         let running = self.engine.running();
         match running.get(&self.order.number).and_then(|running| running.stopped.clone()) {
             Some(Stopped::Superseded(reason)) if matches!(stop, Stop::Cancelled) => Stop::Superseded(reason),
+            Some(Stopped::Full(problem)) if matches!(stop, Stop::Cancelled) => Stop::Failed(problem),
             Some(Stopped::Drained) if matches!(stop, Stop::Cancelled) => Stop::Drained,
             _ => stop,
         }

@@ -161,6 +161,14 @@ impl Disks {
         Ok(all)
     }
 
+    /// What each build has under way takes in bytes. What goes while it is looked at counts no more.
+    pub(super) fn written(&self) -> Result<Vec<(BuildNo, u64)>, PortError> {
+        let machines = self.machines();
+        let entries = std::fs::read_dir(&machines).map_err(|error| trouble("listed", &machines, &error))?;
+        let build = |entry: std::fs::DirEntry| Some((BuildNo(entry.file_name().to_str()?.parse().ok()?), entry.path()));
+        Ok(entries.flatten().filter_map(build).map(|(build, directory)| (build, taken(&directory, 3))).collect())
+    }
+
     /// Removes a disk; one that is not there is no error.
     pub(super) fn remove(&self, disk: &DiskId) -> Result<(), PortError> {
         let file = self.file(disk)?;
@@ -247,6 +255,17 @@ pub(super) fn remove_directory(directory: &Path) -> Result<(), PortError> {
     }
 }
 
+/// What the files below a directory take in bytes, so many levels deep. Links are not followed.
+fn taken(directory: &Path, levels: u32) -> u64 {
+    let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
+    let sizes = entries.filter_map(|entry| {
+        let found = entry.metadata().ok()?;
+        let below = if found.is_dir() && levels > 1 { taken(&entry.path(), levels - 1) } else { 0 };
+        Some(found.blocks() * 512 + below)
+    });
+    sizes.sum()
+}
+
 /// An error of the file system, with what to do about it.
 pub(super) fn trouble(what: &str, path: &Path, error: &std::io::Error) -> PortError {
     let told = PortError::unavailable(format!("{} can't be {what}: {error}", path.display()));
@@ -305,6 +324,12 @@ mod tests {
         let (layer, sealed) = (state.path().join("machines/layer.qcow2"), DiskId::new("sealed-1"));
         create(&layer, Some(&disks.file(&base).expect("a file")));
         assert!(!disks.has(&sealed).expect("looked"));
+        assert_eq!(disks.written().expect("a list"), [], "nothing is under way");
+        let under_way = disks.of_build(BuildNo(7)).join("provision");
+        std::fs::create_dir_all(&under_way).expect("made");
+        std::fs::write(under_way.join("disk.qcow2"), [1; 1 << 16]).expect("written");
+        let written = disks.written().expect("a list");
+        assert!(matches!(written[..], [(BuildNo(7), bytes)] if bytes >= 1 << 16), "{written:?}");
         assert!(disks.keep_layer(&layer, &sealed).await.expect("kept") > 0);
         assert!(disks.has(&sealed).expect("looked"));
         assert!(disks.refuse_if_there(&sealed).is_err());
