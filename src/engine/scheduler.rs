@@ -99,6 +99,8 @@ async fn start_what_can(engine: &Engine, builds: &mut JoinSet<()>, draining: boo
     let mut bases = Bases::new(engine, &open);
     let (mut waiting, mut early) = (Vec::new(), Vec::new());
     for build in open.iter().filter(|build| build.state == BuildState::Queued) {
+        // A long queue on a slow disk takes its time, and whoever looks on is not standing still.
+        *unpoisoned(&engine.shared.looked) = Instant::now();
         if engine.running().contains_key(&build.number) {
             continue;
         }

@@ -95,6 +95,8 @@ pub(crate) enum Trouble {
     PowerOff,
     /// The machine reboots in the middle of it, and is away for as many looks.
     Reboot(u8),
+    /// The task that asks for it panics.
+    Panic,
     /// The daemon is killed before anything is done.
     Die,
     /// The daemon is killed when it is done, before it hears of it.
@@ -265,6 +267,7 @@ impl World {
             },
             Some(Trouble::PowerOff) => act.powers_off = true,
             Some(Trouble::Reboot(away)) => act.reboots = Some(away),
+            Some(Trouble::Panic) => panic!("{line} met a fault of ours"),
             Some(Trouble::Die) => life.die(),
             Some(Trouble::DieAfter) => act.dies_after = true,
         }
