@@ -1,16 +1,20 @@
 //! The disk while builds run: what they are still likely to write is not given to others, and whoever would fill it is
 //! ended before it is full.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tracing::warn;
 
 use super::failure::Problem;
+use super::planner::scratch_of;
 use super::ports::DiskUse;
 use super::queue::{Disk, DiskNeed, size};
-use super::{Engine, Stopped, unpoisoned};
+use super::{Engine, Stopped, Written, unpoisoned};
+use crate::blocking;
 use crate::domain::bundle::BundleKey;
 use crate::domain::id::{BuildNo, RepoName};
 use crate::domain::path::RepoPath;
@@ -37,7 +41,7 @@ pub(super) async fn look(engine: &Engine) -> Result<Disk, StoreError> {
     let keep = engine.policy().disk_free;
     let free = free(engine, keep).await?;
     let running = engine.running();
-    let promised = running.values().map(|running| running.needs.disk.saturating_sub(running.written));
+    let promised = running.values().map(|running| running.needs.disk.saturating_sub(running.written.most));
     Ok(Disk { free, keep, promised: promised.sum() })
 }
 
@@ -54,7 +58,8 @@ pub(super) async fn watch(engine: &Engine) {
             continue;
         }
         match free(engine, least).await {
-            Ok(free) => end_who_fills(engine, free, least),
+            Ok(free) if free < least => end_who_fills(engine, free, least).await,
+            Ok(_) => {}
             Err(error) => warn!(%error, "the disk can't be looked at"),
         }
         tokio::time::sleep(LOOK).await;
@@ -74,19 +79,29 @@ async fn free(engine: &Engine, least: u64) -> Result<u64, StoreError> {
         }
     };
     let mut running = engine.running();
-    for (build, written) in found.written {
-        if let Some(running) = running.get_mut(&build) {
-            running.written = running.written.max(written);
-        }
+    let written: HashMap<BuildNo, u64> = found.written.into_iter().collect();
+    for (build, running) in running.iter_mut() {
+        let now = written.get(build).copied().unwrap_or(0);
+        running.written = Written { now, most: running.written.most.max(now) };
     }
     Ok(if of_store < least { of_store } else { found.free })
 }
 
-fn end_who_fills(engine: &Engine, free: u64, least: u64) {
-    let mut running = engine.running();
-    let is_one_ending = running.values().any(|running| running.cancel.is_cancelled());
-    let written = running.iter().map(|(number, running)| (*number, running.written));
-    let Some((number, bytes)) = who_fills(free, least, written).filter(|_| !is_one_ending) else { return };
+async fn end_who_fills(engine: &Engine, free: u64, least: u64) {
+    let mut written: BTreeMap<BuildNo, u64> = BTreeMap::new();
+    for (number, running) in engine.running().iter() {
+        if running.cancel.is_cancelled() {
+            // It gives back what it has: then is looked again.
+            return;
+        }
+        written.insert(*number, running.written.now);
+    }
+    // What host steps write is looked for only now: a checkout may have many files.
+    for (number, bytes) in &mut written {
+        let scratch = scratch_of(engine, *number);
+        *bytes += blocking::run(move || taken(&scratch)).await;
+    }
+    let Some((number, bytes)) = who_fills(written) else { return };
     let message = format!(
         "the disk would be full: {} are free and {} must be while builds run; this build has written {}, the most of those \
          that run",
@@ -99,16 +114,25 @@ fn end_who_fills(engine: &Engine, free: u64, least: u64) {
         "let it write less, or make room (factoryd gc, a larger disk, a smaller limits.disk_free), then factoryd retry {}",
         number.0
     );
-    if let Some(build) = running.get_mut(&number) {
+    if let Some(build) = engine.running().get_mut(&number) {
         build.stopped.get_or_insert(Stopped::Full(Problem::new(message, help)));
         build.cancel.cancel();
     }
 }
 
-/// The build that has written most, where less is free than must be. What has written nothing would free nothing.
-fn who_fills(free: u64, least: u64, written: impl Iterator<Item = (BuildNo, u64)>) -> Option<(BuildNo, u64)> {
-    let most = written.filter(|(_, bytes)| *bytes > 0).max_by_key(|(_, bytes)| *bytes);
-    most.filter(|_| free < least)
+/// The build that has written most. One that has written nothing would free nothing.
+fn who_fills(written: BTreeMap<BuildNo, u64>) -> Option<(BuildNo, u64)> {
+    written.into_iter().filter(|(_, bytes)| *bytes > 0).max_by_key(|(_, bytes)| *bytes)
+}
+
+/// What the files below a directory take in bytes. Links are not followed, and what can't be read counts nothing.
+fn taken(directory: &Path) -> u64 {
+    let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
+    let sizes = entries.filter_map(|entry| {
+        let found = entry.metadata().ok()?;
+        Some(found.blocks() * 512 + if found.is_dir() { taken(&entry.path()) } else { 0 })
+    });
+    sizes.sum()
 }
 
 impl Engine {
@@ -133,10 +157,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn who_has_written_most_is_ended_when_too_little_is_free() {
-        let written = || [(BuildNo(1), 5), (BuildNo(2), 70), (BuildNo(3), 0)].into_iter();
-        assert_eq!(who_fills(10, 10, written()), None);
-        assert_eq!(who_fills(9, 10, written()), Some((BuildNo(2), 70)));
-        assert_eq!(who_fills(0, 10, [(BuildNo(3), 0)].into_iter()), None, "nobody else fills it");
+    fn who_has_written_most_is_ended_and_nobody_who_has_written_nothing() {
+        assert_eq!(who_fills([(BuildNo(1), 5), (BuildNo(2), 70), (BuildNo(3), 0)].into()), Some((BuildNo(2), 70)));
+        assert_eq!(who_fills([(BuildNo(3), 0)].into()), None, "somebody else fills it");
     }
 }

@@ -135,8 +135,7 @@ struct Outlook {
 struct Running {
     key: BundleKey,
     needs: Needs,
-    /// The most bytes that it was seen to have written at once.
-    written: u64,
+    written: Written,
     cancel: CancellationToken,
     /// Set when it is stopped for another reason than that a person cancelled it.
     stopped: Option<Stopped>,
@@ -149,6 +148,15 @@ struct Needs {
     memory: u64,
     /// Bytes that it is likely to write.
     disk: u64,
+}
+
+/// What a running build's machines have written, in bytes.
+#[derive(Clone, Copy, Debug, Default)]
+struct Written {
+    /// What is there when it was looked last: a sealed disk is no machine's any more.
+    now: u64,
+    /// The most that was there at once.
+    most: u64,
 }
 
 /// Why a running build is stopped, where no person asked for it.
@@ -282,7 +290,8 @@ impl Engine {
             return None;
         }
         let cancel = CancellationToken::new();
-        running.insert(number, Running { key, needs, written: 0, cancel: cancel.clone(), stopped: None });
+        let build = Running { key, needs, written: Written::default(), cancel: cancel.clone(), stopped: None };
+        running.insert(number, build);
         Some(Place { engine: self.clone(), number, cancel })
     }
 

@@ -60,6 +60,31 @@ fn a_guest_that_fills_the_disk_is_ended_with_one_error_and_others_go_on() {
 }
 
 #[test]
+fn what_host_steps_write_counts_as_their_builds() {
+    let mut factory = two(PLENTY);
+    factory.until("'app'");
+    factory.until("'web'");
+    let scratch = factory.policy.scratch.join("1/large");
+    std::fs::write(scratch, vec![1; 3 << 20]).expect("written");
+    {
+        let mut state = factory.world.state();
+        state.free = MIB;
+        for vm in state.machines.values_mut() {
+            vm.written = if vm.build == BuildNo(1) { MIB } else { 2 * MIB };
+        }
+    }
+    factory.until_true("#1 is told to end", |engine| async move {
+        let record = engine.store().build(BuildNo(1)).await.expect("read").expect("it is there");
+        record.build.state == BuildState::Finished
+    });
+    factory.world.state().free = PLENTY;
+    factory.world.calm();
+    factory.settle();
+    assert!(factory.failure(1).message.contains("this build has written 4.0 MiB, "), "{}", factory.failure(1).message);
+    assert!(factory.ended(2).starts_with("passed:"), "{}", factory.ended(2));
+}
+
+#[test]
 fn what_a_running_build_may_write_is_not_given_to_the_next() {
     let mut factory = two(6 * GIB);
     factory.until("'app'");
