@@ -317,6 +317,18 @@ fn a_service_that_is_killed_while_it_provisions_goes_on_and_leaves_nothing() {
     share_bases(&factory.state().join("bases"), &cache());
 }
 
+/// The tests of the sandbox as they were built beside this one.
+fn sandbox_tests() -> PathBuf {
+    let here = std::env::current_exe().expect("this program");
+    let built = std::fs::read_dir(here.parent().expect("a directory")).expect("a directory").flatten();
+    let programs = built.map(|entry| entry.path()).filter(|path| {
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        name.starts_with("sandbox-") && path.extension().is_none()
+    });
+    let age = |path: &PathBuf| path.metadata().and_then(|found| found.modified()).ok();
+    programs.max_by_key(age).expect("tests/sandbox.rs is built: cargo test --test sandbox --no-run")
+}
+
 /// What is asked of the service inside the guest. A line that fails ends it, and is the last that the log shows.
 const UNDER_SYSTEMD: &str = r#"#!/bin/bash
 PS4='+ $SECONDS '
@@ -401,6 +413,19 @@ sed -e 's|^ExecStart=.*|ExecStart=/usr/local/bin/probe|' -e 's|^Type=.*|Type=one
   -e '/^WatchdogSec/d;/^Restart/d;s/^TimeoutStartSec=.*/TimeoutStartSec=8min/' /etc/systemd/system/factoryd.service >/etc/systemd/system/probe.service
 systemctl start probe || { journalctl -u probe -n 80 --no-pager; exit 1; }
 journalctl -u probe -n 20 --no-pager
+# A repository's tests in the sandbox, and an sshd in the place of their guest: what a build does on this host, under the
+# unit's own settings. A playbook does not end in two minutes in here, and a whole machine not in an hour.
+cat >/usr/local/bin/steps <<'STEPS'
+#!/bin/sh
+set -eux
+export FACTORYD_BINARY=/usr/bin/factoryd
+exec /usr/local/bin/sandbox-tests --exact a_test_sees_no_other_build_no_socket_and_no_network_but_its_guest
+STEPS
+chmod 0755 /usr/local/bin/steps
+sed 's|^ExecStart=.*|ExecStart=/usr/local/bin/steps|' /etc/systemd/system/probe.service >/etc/systemd/system/steps.service
+systemctl start steps || { journalctl -u steps -n 80 --no-pager; exit 1; }
+journalctl -u steps -n 20 --no-pager | tee /tmp/steps
+grep '1 passed; 0 failed' /tmp/steps
 # What the daemon's memory is at rest, unoptimised.
 grep VmRSS "/proc/$(systemctl show -P MainPID factoryd)/status"
 began=$SECONDS
@@ -429,14 +454,18 @@ fn the_unit_runs_under_systemd_with_its_sandbox() {
         let from = Path::new(HERE).join(file);
         std::fs::copy(&from, unit.join(from.file_name().expect("a name"))).expect("copied");
     }
-    said(program("strip").arg("-o").arg(author.path().join("os/host/factoryd")).arg(BINARY)).ended(0);
-    let packages = "packages: [git, bubblewrap, qemu-system-x86, qemu-utils, mmdebstrap, fakechroot, fakeroot, ";
+    for (name, built) in [("factoryd", PathBuf::from(BINARY)), ("sandbox-tests", sandbox_tests())] {
+        said(program("strip").arg("-o").arg(author.path().join("os/host").join(name)).arg(built)).ended(0);
+    }
+    let packages = "packages: [git, bubblewrap, qemu-system-x86, qemu-utils, mmdebstrap, fakechroot, fakeroot, \
+                    python3-pytest, openssh-client, ";
     // Room for what the daemon wants to be free before it starts a build.
     let stages = recipe().replace("packages: [", packages).replace("memory: 1GiB", "memory: 1GiB\n      disk: 8GiB");
     assert!(stages.contains(packages) && stages.contains("disk: 8GiB"), "{stages}");
     let pipeline = format!(
         "version: 1\nbundles: [os/host]\nstages:\n{stages}  - provision:\n      steps:\n\
          \x20       - upload: {{ from: factoryd, to: /usr/bin/factoryd, mode: \"0755\" }}\n\
+         \x20       - upload: {{ from: sandbox-tests, to: /usr/local/bin/sandbox-tests, mode: \"0755\" }}\n\
          \x20       - upload: {{ from: unit, to: /root/unit }}\n\
          \x20       - script: check.sh\n"
     );
