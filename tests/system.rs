@@ -6,6 +6,9 @@
 #[path = "daemon/factory.rs"]
 #[allow(dead_code, reason = "the other test binary uses the rest")]
 mod factory;
+#[path = "daemon/small_disk.rs"]
+#[allow(dead_code, reason = "the other test binary uses the rest")]
+mod small_disk;
 
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
@@ -17,6 +20,7 @@ use rustix::process::Signal;
 use serde_json::Value;
 
 use factory::{Author, BINARY, Factory, pause, program, said, text};
+use small_disk::SmallDisk;
 
 const HERE: &str = env!("CARGO_MANIFEST_DIR");
 /// How long a build with real machines may take.
@@ -476,4 +480,66 @@ fn the_unit_runs_under_systemd_with_its_sandbox() {
     let log = factory.tell(["logs", "1"]);
     share_bases(&factory.state().join("bases"), &cache());
     assert!(build["outcome"] == "passed" && log.contains("the unit works"), "{build:#}\n{log}");
+}
+
+/// Makes the shared base image where there is none yet: a small disk has no room for making it.
+fn make_base_once(since: Instant) {
+    // Others keep base images there too.
+    let made = cache().join("the-base-is-made");
+    if made.exists() {
+        return;
+    }
+    let factory = factory_with_bases();
+    let author = Author::new(&[]);
+    author.write("images/bundle-base/build-vars.yml", "bundle:\n  name: bundle-base\n");
+    let stages =
+        format!("version: 1\nbundles: [images/bundle-base]\nstages:\n{}  - snapshot: {{ name: base }}\n", recipe());
+    author.write("pipelines/bundle.yml", stages);
+    author.push(&factory, "Make the base image");
+    assert_eq!(follow(&factory, 1, since)["outcome"], "passed");
+    share_bases(&factory.state().join("bases"), &cache());
+    std::fs::write(made, "").expect("written");
+}
+
+/// A bundle on the base image of this repository, whose only step is a shell command.
+fn step(author: &Author, name: &str, command: &str) {
+    author.write(&format!("os/{name}/build-vars.yml"), format!("bundle:\n  name: {name}\n"));
+    let steps = format!("  - provision:\n      steps:\n        - shell: {command}\n");
+    let pipeline = format!(
+        "version: 1\nbundles: [os/{name}]\nstages:\n{}      disk: 8GiB\n{steps}  - snapshot: {{ name: {name} }}\n",
+        recipe()
+    );
+    author.write(&format!("pipelines/{name}.yml"), pipeline);
+}
+
+#[test]
+fn a_guest_that_fills_the_disk_is_ended_and_the_next_floods_its_log() {
+    let _alone = alone();
+    let began = Instant::now();
+    make_base_once(began);
+    let mut disk = SmallDisk::new(1536, "[limits]\ndisk_free = \"256MiB\"\nlog = \"1MiB\"\n");
+    share_bases(&cache(), &disk.file("bases"));
+    disk.start();
+    let author = Author::new(&[]);
+    step(&author, "fill", "\"yes | dd of=/big bs=1M iflag=fullblock\"");
+    // A gigabyte takes eight minutes where machines are emulated, and nothing but time changes with it.
+    step(&author, "flood", "\"yes $(printf %0999d 0) | head -c 128M; echo the flood is over\"");
+    let shown = disk.push(&author, "Fill and flood").ended(0);
+    assert!(shown.contains("waits for disk space: it may write 8.0 GiB; of "), "{shown}");
+    let filled = follow(&disk.factory, 1, began);
+    assert_eq!((&filled["outcome"], &filled["error"]["stage"]), (&"failed".into(), &"provision".into()), "{filled:#}");
+    let message = text(&filled["error"]["message"]);
+    assert!(message.starts_with("the disk would be full: ") && message.contains("128.0 MiB must be"), "{message}");
+
+    // Its machine is gone, so the other one has room, and its log has its limit.
+    let flooded = follow(&disk.factory, 2, began);
+    assert_eq!(flooded["outcome"], "passed", "{flooded:#}");
+    let log = disk.factory.tell(["logs", "2"]);
+    assert!(
+        log.len() < 4 << 20 && log.contains(" bytes of the log were dropped"),
+        "{}",
+        &log[log.len().saturating_sub(2000)..]
+    );
+    tell(began, &format!("the daemon had at most {} MiB resident", disk.factory.most_resident() >> 10));
+    disk.factory.is_well();
 }
