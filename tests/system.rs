@@ -103,21 +103,38 @@ fn the_demo_builds_images_that_boot_anywhere_and_redoes_only_what_changed() {
     demo.run("start").ended(0);
     let after = demo.builds();
     assert_eq!(after.len(), builds.len() + 1);
-    let states: Vec<String> = after[0]["stages"]
-        .as_array()
-        .expect("stages")
-        .iter()
-        .map(|stage| format!("{} {}", text(&stage["stage"]), text(&stage["state"])))
-        .collect();
-    assert_eq!(states, ["boot hit", "provision hit", "test hit", "snapshot hit", "render passed"]);
+    assert_eq!(states_of(&after[0]), ["boot hit", "provision hit", "test hit", "snapshot hit", "render passed"]);
     assert_eq!(text(&after[0]["image"]), image, "the image is the same");
     assert!(demo.template(&after[0]).ends_with("# changed\n") && demo.template(&after[0]).contains(&image));
     tell(began, &format!("a changed template was rendered in {:?}", rerun.elapsed()));
+
+    // What people do with images and builds by hand.
+    let pinned = demo.ask(&["images", "pin", &image]).ended(0);
+    assert!(pinned.ends_with(" is published, pinned.\n"), "{pinned}");
+    assert!(demo.ask(&["images"]).ended(0).contains("served, pinned"), "it is listed so");
+    assert!(demo.ask(&["images", "unpin", &image]).ended(0).ends_with(" is published.\n"), "unpinned");
+    assert!(demo.ask(&["images", "deprecate", &image]).ended(0).ends_with(" is deprecated.\n"), "deprecated");
+    assert_eq!(demo.image(&image)["state"], "deprecated");
+    let number = after[0]["build"].to_string();
+    let queued = demo.ask(&["retry", &number, "--from", "render", "--json"]).ended(0);
+    let queued: Value = serde_json::from_str(&queued).expect("JSON");
+    demo.ask(&["logs", "-f", &queued["build"].to_string()]).ended(0);
+    let again = demo.builds()[0].clone();
+    assert_eq!(states_of(&again), ["boot hit", "provision hit", "test hit", "snapshot hit", "render passed"]);
+    // What serves again is nobody's past.
+    assert_eq!(demo.image(&image)["state"], "published");
+    tell(began, "an image was pinned, unpinned and deprecated, and served again by a retry");
 
     share_bases(&demo.state().join("bases"), &cache());
     demo.run("stop").ended(0);
     assert!(!demo.place().exists() && processes_of(&demo.state()).is_empty(), "something is left");
     tell(began, "the demo is gone");
+}
+
+/// The stages of a build with their states.
+fn states_of(build: &Value) -> Vec<String> {
+    let stages = build["stages"].as_array().expect("stages").iter();
+    stages.map(|stage| format!("{} {}", text(&stage["stage"]), text(&stage["state"]))).collect()
 }
 
 /// The demo on a copy of this checkout, so that files can be changed.
@@ -162,6 +179,10 @@ impl Demo {
 
     fn ask(&self, arguments: &[&str]) -> factory::Said {
         said(program(BINARY).args(arguments).env("FACTORYD_SOCKET", self.place().join("factoryd.sock")))
+    }
+
+    fn image(&self, id: &str) -> Value {
+        serde_json::from_str(&self.ask(&["images", "show", id, "--json"]).ended(0)).expect("JSON")
     }
 
     /// The newest first.
