@@ -29,6 +29,8 @@ use tokio_util::sync::CancellationToken;
 
 const CANARY: &str = "canary-4711";
 const BUNDLE: &str = "images/bundle-x";
+/// Where the program lies, where that is not where it was built: `tests/system.rs` runs some of this in a guest.
+const ELSEWHERE: &str = "FACTORYD_BINARY";
 
 #[derive(Default)]
 struct Heard {
@@ -91,7 +93,7 @@ impl Factory {
             host_key: host_key.split_whitespace().take(2).collect::<Vec<_>>().join(" "),
             ports: vec![(80, meeting.local_addr().unwrap().port())],
         };
-        let settings = Settings::new(&at("state"), PathBuf::from(env!("CARGO_BIN_EXE_factoryd")));
+        let settings = Settings::new(&at("state"), binary());
         Self { place, settings, access, meeting, heard: Arc::default() }
     }
 
@@ -196,6 +198,10 @@ fn guest(place: &Path) -> u16 {
         }
     });
     port
+}
+
+fn binary() -> PathBuf {
+    std::env::var_os(ELSEWHERE).map_or_else(|| env!("CARGO_BIN_EXE_factoryd").into(), PathBuf::from)
 }
 
 fn user() -> String {

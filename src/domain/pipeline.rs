@@ -168,6 +168,9 @@ pub struct Placement {
 /// The memory of a machine in bytes, where nothing is said.
 pub const MACHINE_MEMORY: u64 = 1 << 30;
 
+/// What a machine is taken to write to its disk in bytes, where nothing is said of its size.
+pub const MACHINE_DISK: u64 = 4 << 30;
+
 /// What a machine is booted from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum BaseImage {

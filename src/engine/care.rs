@@ -102,7 +102,7 @@ impl Engine {
         let mut dropped = (0, 0);
         for (disk, bytes) in driver.disks().await? {
             if disk.is_ours() && !known.contains(&disk) && !self.backs(&disk).await? {
-                driver.remove(&disk).await?;
+                driver.remove(&disk).await.map_err(|error| self.heeded(error))?;
                 dropped = (dropped.0 + 1, dropped.1 + bytes);
             }
         }

@@ -70,6 +70,9 @@ pub enum PortErrorKind {
     Lost,
     /// Somebody cancelled it.
     Cancelled,
+    /// A sync failed: what was written may or may not be on the disk, and asking again would not tell. Nothing more is
+    /// written until the next start has verified.
+    NotDurable,
 }
 
 /// Trouble at a port: what failed and why, and what to do next.
@@ -102,6 +105,11 @@ impl PortError {
     /// The world is in the way.
     pub fn unavailable(message: impl Into<String>) -> Self {
         Self::new(PortErrorKind::Unavailable, message)
+    }
+
+    /// What was written may not be on the disk.
+    pub fn not_durable(message: impl Into<String>) -> Self {
+        Self::new(PortErrorKind::NotDurable, message)
     }
 
     /// The deadline passed during `what`.
@@ -330,6 +338,15 @@ pub struct PublishedCopy {
     pub virtual_size: u64,
 }
 
+/// The disk of this host that machines write to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DiskUse {
+    /// Bytes free.
+    pub free: u64,
+    /// Bytes that what a build has under way takes there now, for each that has anything.
+    pub written: Vec<(BuildNo, u64)>,
+}
+
 /// Makes machines and images. Every disk it keeps is known by a [`DiskId`] that the engine chose before it existed.
 #[async_trait]
 pub trait Driver: Send + Sync {
@@ -369,6 +386,9 @@ pub trait Driver: Send + Sync {
 
     /// The bytes of a disk.
     async fn read(&self, disk: &DiskId) -> Result<Box<dyn AsyncRead + Send + Unpin>, PortError>;
+
+    /// The disk of this host that its machines write to; `None` where they write elsewhere.
+    async fn disk_use(&self) -> Result<Option<DiskUse>, PortError>;
 
     /// Removes a disk. Doing it twice is success.
     async fn remove(&self, disk: &DiskId) -> Result<(), PortError>;

@@ -324,9 +324,13 @@ impl Run {
     }
 
     fn as_stopped(&self, stop: Stop) -> Stop {
+        if let Stop::NotDurable(error) = stop {
+            return Stop::Store(self.engine.stop_writing(&error));
+        }
         let running = self.engine.running();
         match running.get(&self.order.number).and_then(|running| running.stopped.clone()) {
             Some(Stopped::Superseded(reason)) if matches!(stop, Stop::Cancelled) => Stop::Superseded(reason),
+            Some(Stopped::Full(problem)) if matches!(stop, Stop::Cancelled) => Stop::Failed(problem),
             Some(Stopped::Drained) if matches!(stop, Stop::Cancelled) => Stop::Drained,
             _ => stop,
         }
@@ -359,6 +363,7 @@ impl Run {
                         (outcome, None, format!("cancelled by {by} during {stage}"))
                     }
                     Stop::Store(error) => (outcome, None, error.to_string()),
+                    Stop::NotDurable(error) => (outcome, None, error.to_string()),
                 }
             }
         }

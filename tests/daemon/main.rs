@@ -12,3 +12,4 @@ mod lifecycle;
 mod offline;
 mod push;
 mod remotes;
+mod small_disk;

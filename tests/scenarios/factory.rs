@@ -361,6 +361,19 @@ impl Factory {
         daemon.runtime.block_on(within).unwrap_or_else(|_| panic!("nobody ever did {text:?}"));
     }
 
+    /// Waits until something holds of the daemon.
+    pub(crate) fn until_true<F: Future<Output = bool>>(&self, what: &str, look: impl Fn(Engine) -> F) {
+        let daemon = self.daemon.as_ref().expect("the daemon lives");
+        let mut changes = daemon.engine.changes();
+        let holds = async {
+            while !look(daemon.engine.clone()).await {
+                changes.changed().await.expect("the engine goes on");
+            }
+        };
+        let within = async { tokio::time::timeout(PATIENCE, holds).await };
+        daemon.runtime.block_on(within).unwrap_or_else(|_| panic!("never: {what}"));
+    }
+
     /// Waits until the scheduler says why a build waits.
     pub(crate) fn until_waiting(&self, number: u64) {
         let daemon = self.daemon.as_ref().expect("the daemon lives");

@@ -17,8 +17,8 @@ use factoryd::domain::image::ImageCopy;
 use factoryd::domain::path::RepoPath;
 use factoryd::domain::template::{Answer, Handed};
 use factoryd::engine::ports::{
-    Access, Base, BaseSource, Clock, Driver, Exit, Guest, Host, HostEnd, HostJob, HostProgram, ImageOrder, Lines,
-    LocalTime, Machine, MachineOrder, PortError, PortErrorKind, PublishedCopy, SealedDisk, Wait,
+    Access, Base, BaseSource, Clock, DiskUse, Driver, Exit, Guest, Host, HostEnd, HostJob, HostProgram, ImageOrder,
+    Lines, LocalTime, Machine, MachineOrder, PortError, PortErrorKind, PublishedCopy, SealedDisk, Wait,
 };
 use tokio::io::AsyncRead;
 
@@ -180,6 +180,13 @@ impl Driver for FakeDriver {
         Ok(Box::new(Cursor::new(content.into_bytes())))
     }
 
+    async fn disk_use(&self) -> Result<Option<DiskUse>, PortError> {
+        self.reach.life.check();
+        let state = self.reach.world.state();
+        let taken = |vm: &Vm| (vm.build, vm.written);
+        Ok(Some(DiskUse { free: state.free, written: state.machines.values().map(taken).collect() }))
+    }
+
     async fn remove(&self, disk: &DiskId) -> Result<(), PortError> {
         let Reach { world, life } = &self.reach;
         let act = world.act(life, format!("remove {disk}"), None).await?;
@@ -244,6 +251,7 @@ impl FakeDriver {
             attached: order.attach.clone(),
             is_up: true,
             away: 0,
+            written: 0,
             done: Vec::new(),
             files: Default::default(),
         };

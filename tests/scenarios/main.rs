@@ -17,6 +17,7 @@ mod branches;
 mod canary;
 mod care;
 mod changes;
+mod disk;
 mod failures;
 mod packer;
 mod pushes;

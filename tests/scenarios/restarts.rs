@@ -287,3 +287,26 @@ fn a_build_that_died_when_it_had_published_names_an_image_that_is_there() {
     }
     panic!("{MOST_TICKS} looks at the clock are not enough");
 }
+
+#[test]
+fn a_build_whose_task_panics_goes_on_and_is_cancelled_all_the_same() {
+    let mut factory = Factory::new();
+    factory.expected_errors = vec!["panicked"];
+    factory.world.next("seal ", Trouble::Panic);
+    factory.push();
+    factory.settle();
+    assert!(factory.ended(1).starts_with("passed:"), "{}", factory.ended(1));
+    assert_eq!(factory.build(1).build.attempt, 2);
+
+    // Cancelled while it runs, and its task breaks before it could say so.
+    factory.world.next("run echo cleaning", Trouble::Hold);
+    factory.world.next("destroy ", Trouble::Panic);
+    factory.world.forget_script();
+    factory.commit(&[("images/web/files/motd", "Hello.\n")]);
+    factory.push();
+    factory.until("run echo cleaning");
+    factory.cancel(2);
+    factory.settle();
+    assert!(factory.ended(2).starts_with("cancelled:"), "{}", factory.ended(2));
+    assert_eq!(factory.builds().len(), 2);
+}

@@ -150,12 +150,20 @@ impl QemuGuest {
                 PortError::unavailable(format!("QEMU ended during {what} with {exit}: {said}"))
                     .help(self.vm.console.last())
             }
-            Ok(State::Stuck(event)) => PortError::unavailable(format!("the guest stood still during {what}: {event}"))
-                .help(self.vm.console.last()),
+            Ok(State::Stuck(event)) => self.stood_still(&event, what),
             Ok(State::Running) | Err(_) => {
                 let help = format!("{}; {}", error.help, self.vm.console.last());
                 error.help(help)
             }
+        }
+    }
+
+    /// A guest whose processors were stopped: nobody lets them go on.
+    fn stood_still(&self, event: &str, what: &str) -> PortError {
+        let error = PortError::unavailable(format!("the guest stood still during {what}: {event}"));
+        match event.starts_with("BLOCK_IO_ERROR") {
+            true => error.help("its disk can't be written on the factory host: make room (factoryd gc, a larger disk)"),
+            false => error.help(self.vm.console.last()),
         }
     }
 }
@@ -169,9 +177,13 @@ impl Guest for QemuGuest {
         lines: &Lines,
         wait: &Wait,
     ) -> Result<Exit, PortError> {
-        match self.session.run(command, env, lines, wait).await {
-            Ok(exit) => Ok(exit),
-            Err(error) => Err(self.explain(error, "a command").await),
+        tokio::select! {
+            biased;
+            ended = self.session.run(command, env, lines, wait) => match ended {
+                Ok(exit) => Ok(exit),
+                Err(error) => Err(self.explain(error, "a command").await),
+            },
+            event = self.vm.stuck() => Err(self.stood_still(&event, "a command")),
         }
     }
 

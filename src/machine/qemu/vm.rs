@@ -111,6 +111,18 @@ impl Vm {
         over.unwrap_or_else(|_| State::Ended(Exit::Code(-1), "its watcher has ended".to_owned()))
     }
 
+    /// Waits until the guest's processors stand still while its process goes on, and says why. May be dropped and called
+    /// again.
+    pub(super) async fn stuck(&self) -> String {
+        let mut state = self.state.clone();
+        let stuck = state.wait_for(|state| matches!(state, State::Stuck(_))).await.map(|state| state.clone());
+        match stuck {
+            Ok(State::Stuck(event)) => event,
+            // Its end is for others to tell.
+            _ => std::future::pending().await,
+        }
+    }
+
     /// Waits until the process has ended.
     pub(super) async fn ended(&self) -> Result<(), PortError> {
         let mut state = self.state.clone();
@@ -196,7 +208,9 @@ async fn supervise(
                     let stuck = event.starts_with("STOP") || event.starts_with("GUEST_PANICKED");
                     // A guest that shuts down is stopped for a moment before QEMU ends.
                     if stuck && !events.iter().any(|event| event.starts_with("SHUTDOWN")) {
-                        report.send_replace(State::Stuck(event.clone()));
+                        // What the processors were stopped for is said before.
+                        let why = events.last().filter(|event| event.starts_with("BLOCK_IO_ERROR"));
+                        report.send_replace(State::Stuck(why.unwrap_or(&event).clone()));
                     }
                     if !event.starts_with("NIC_RX") && events.len() < 16 {
                         events.push(event);
