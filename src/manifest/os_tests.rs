@@ -93,15 +93,9 @@ fn an_edit_changes_what_reads_it() {
 #[test]
 fn what_cannot_be_built_says_what_it_lacks() {
     let reading = look(&factory().with("os/ubuntu/build.sh", "BASENAME=x\nwget http://m/x.img\n"));
-    let mut told = String::new();
-    for bundle in &reading.bundles {
-        if let Err(why) = &bundle.verdict {
-            told += &format!("{}: {}\n", bundle.path, why.reason);
-        }
-    }
-    for (path, why) in &reading.elsewhere {
-        told += &format!("{path}: {}\n", why.reason);
-    }
+    let refused = reading.bundles.iter().filter_map(|bundle| Some((&bundle.path, bundle.verdict.as_ref().err()?)));
+    let elsewhere = reading.elsewhere.iter().map(|(path, why)| (path, why));
+    let told: String = refused.chain(elsewhere).map(|(path, why)| format!("{path}: {}\n", why.reason)).collect();
     insta::assert_snapshot!(told, @r"
     os/ubuntu: build-vars.template.yml is missing
     os/windows: build.sh is missing
