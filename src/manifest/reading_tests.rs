@@ -260,8 +260,8 @@ fn a_shared_change_is_told_from_a_move_to_a_base_that_another_bundle_has() {
         ]
     );
     let moved = first.with("images/bundle-b/build-vars.yml", &vars("b", UUID));
-    let follows = format!("provision: follows boot: bundle.img_base {OTHER} → {UUID}");
-    assert_eq!(planned(&first, &moved)[1], format!("images/bundle-b build: {follows}"));
+    let follows = format!("snapshot: follows boot: bundle.img_base {OTHER} → {UUID}");
+    assert_eq!(planned(&first, &moved)[1], format!("images/bundle-b publish: {follows}"));
 }
 
 #[test]

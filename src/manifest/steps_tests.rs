@@ -162,7 +162,7 @@ fn changes_before_the_first_boot_are_steps_that_need_no_machine_of_the_image() {
         - nothing
 "#), @r#"
 error: `ansible` can't stand in `changes`
- --> pipelines/p.yml:7:11
+  --> pipelines/p.yml:7:11
   |
 7 |         - ansible: ansible/site.yml
   |           ^^^^^^^
