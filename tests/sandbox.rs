@@ -270,6 +270,23 @@ async fn a_playbook_works_on_its_guest_through_the_relay() {
     assert!(!text.contains('\x1b') && !text.contains("WARNING"), "{text}");
 }
 
+/// A guest need not compile what Ansible sends; a module of the repository's own is sent in the same way.
+#[tokio::test]
+async fn modules_reach_the_guest_compiled() {
+    let factory = Factory::new();
+    factory.file(
+        "ansible/library/whence.py",
+        "from ansible.module_utils import basic\nbasic.AnsibleModule({}).exit_json(kinds=[path.rsplit('.', 1)[1] for path in \
+         (basic.__file__, __file__)])\n",
+    );
+    let job = factory.ansible(
+        "- hosts: local\n  gather_facts: false\n  tasks:\n  - whence:\n    register: came\n  - debug: {msg: \"as {{ \
+         came.kinds | join(' and ') }}\"}\n",
+    );
+    factory.passes(&job).await;
+    assert!(factory.heard.text().contains("as pyc and pyc"), "{}", factory.heard.text());
+}
+
 /// What a packer template says of inventory, user and surroundings holds for the real Ansible.
 #[tokio::test]
 async fn a_playbook_is_run_as_its_packer_template_says() {

@@ -10,8 +10,6 @@ use super::accelerator::Accelerator;
 pub(super) const PROGRAM: &str = "qemu-system-x86_64";
 /// The machine type: the one that the guests' loaders and kernels have known longest, and as fast as `q35` (measured).
 pub(super) const MACHINE: &str = "pc";
-/// The processor: everything that the accelerator can give.
-pub(super) const CPU: &str = "max";
 
 /// The name of the node that can be plugged in later.
 pub(super) const ATTACHED: &str = "attached";
@@ -50,7 +48,7 @@ impl Hardware<'_> {
         add("name", format!("{},process={}", comma(self.name), comma(self.name)));
         add("machine", MACHINE.to_owned());
         add("accel", self.accelerator.argument().to_owned());
-        add("cpu", CPU.to_owned());
+        add("cpu", self.accelerator.processor().to_owned());
         add("smp", self.cpus.to_string());
         add("m", format!("{}M", self.memory.div_ceil(1024 * 1024)));
         add("sandbox", self.sandbox());
@@ -154,7 +152,7 @@ mod tests {
         -accel
         tcg,thread=multi
         -cpu
-        max
+        max,svm=off,smap=off,smep=off,umip=off,pku=off,la57=off,erms=off,fsrm=off
         -smp
         2
         -m
@@ -206,6 +204,6 @@ mod tests {
         let args = hardware(Some(run_as), Accelerator::Kvm).args().join(" ");
         assert!(args.contains("-run-with user=4242:4343"));
         assert!(args.contains("elevateprivileges=allow"));
-        assert!(args.contains("-accel kvm "));
+        assert!(args.contains("-accel kvm -cpu max "));
     }
 }

@@ -143,7 +143,7 @@ impl Driver for Qemu {
         let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
         Ok(vec![
             pair("accelerator", accelerator.word()),
-            pair("cpu", args::CPU),
+            pair("cpu", accelerator.processor()),
             pair("machine", args::MACHINE),
             pair("qemu", &version),
         ])
