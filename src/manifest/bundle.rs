@@ -137,16 +137,20 @@ impl BundleReading<'_> {
         let vars = self.vars()?;
         let value =
             script.as_ref().map_or_else(|| vars.value.clone(), |script| build_script::in_vars(&vars.value, script));
+        self.charge(vars::kept(&value).saturating_sub(vars::kept(&vars.value)))?;
         let scope = vars::scope(&value, repository);
         self.file = self.file.of(&scope, self.templates);
         let bound = self.file.bind(self.bundle, &scope, self.templates);
         let mut bound = bound.map_err(|faults| unbuildable(at_vars(self.file, &vars, faults)))?;
         self.charge(bound.weight)?;
-        if let Some(script) = &script {
-            bound.take_script(script, self.bundle);
-        }
         let mut warnings = vars.warnings.clone();
-        warnings.extend(script.into_iter().flat_map(|script| script.warnings));
+        if let Some(script) = script {
+            bound.take_script(&script, self.bundle);
+            // Vars may name another image than the one that the script downloads.
+            let is_booted = bound.pipeline.boot.image == BaseImage::Named(script.url);
+            let meant = |warning: &Fault| is_booted || warning.code != build_script::NO_CHECKSUM;
+            warnings.extend(script.warnings.into_iter().filter(meant));
+        }
         warnings.extend(dead_flavor(&vars, &bound));
         warnings.extend(bound.warnings);
         warnings.extend(self.playbooks(&bound.found.remotes)?);

@@ -74,6 +74,7 @@ fn an_image_of_an_operating_system_is_made_as_its_script_says() {
     assert_eq!((snapshot.min_disk, snapshot.properties[0].0.as_str()), (20, "cw_os"));
     let codes: Vec<&str> = buildable.warnings.iter().map(|warning| warning.code).collect();
     assert_eq!(codes, ["no-checksum"]);
+    assert_eq!((buildable.warnings[0].file.as_str(), buildable.warnings[0].line), ("os/debian/build.sh", 7));
     assert!(buildable.warnings[0].help.contains("[base.\"http://mirror/debian.qcow2\"]"));
 }
 

@@ -15,7 +15,9 @@ use super::{glance, stages, steps, yaml};
 use crate::domain::expression::Text;
 use crate::domain::inputs::Input;
 use crate::domain::path::RepoPath;
-use crate::domain::pipeline::{BaseImage, Boot, Pipeline, SharedChange, Snapshot, Stage, StepPath};
+use crate::domain::pipeline::{
+    Action, BaseImage, Boot, Course, Network, Pipeline, SharedChange, Snapshot, Stage, Step, StepPath,
+};
 use crate::domain::value::Value;
 
 /// How long a build may take where the pipeline does not say.
@@ -106,15 +108,25 @@ pub fn check_file(name: &str, text: &str) -> Vec<Fault> {
 }
 
 impl Bound {
-    /// The script that an image of an operating system is made by counts, and its changes stand in it.
+    /// The script that an image of an operating system is made by counts, and what it does to the mounted image are the
+    /// changes of `boot`.
     pub(super) fn take_script(&mut self, script: &BuildScript, bundle: &RepoPath) {
         let Some(path) = RepoPath::new(build_script::FILE).map(StepPath::Bundle) else { return };
         let written = path.in_repository(bundle).to_string();
-        let need = Need { stage: Stage::Boot, path, reads: Reads::All, span: Span::default(), source: None };
-        self.needs.push(need);
-        for (step, (_, line)) in self.pipeline.boot.changes.iter_mut().zip(&script.changes) {
-            step.written = (written.clone(), *line);
-        }
+        self.needs.push(Need { stage: Stage::Boot, path, reads: Reads::All, span: Span::default(), source: None });
+        self.pipeline.boot.changes.extend(script.changes.iter().map(|(lines, line)| Step {
+            name: build_script::FILE.to_owned(),
+            action: Action::Shell { text: Text::literal(lines), laid: None },
+            env: Vec::new(),
+            timeout: None,
+            allow_failure: false,
+            inputs: Vec::new(),
+            network: Network::default(),
+            secrets: Vec::new(),
+            written: (written.clone(), *line),
+            course: Course::default(),
+            said: [].into(),
+        }));
     }
 }
 

@@ -5,6 +5,7 @@ use std::sync::{Arc, PoisonError};
 
 use super::bases::{self, Base, Names};
 use super::budget::{Budget, Cost};
+use super::build_script::no_checksum;
 use super::bundle::{self, Outcome, Parsed};
 use super::cache::{BundleKey, Cache, Entry, Kept, Surroundings};
 use super::discovery::{self, Candidate, Discovery};
@@ -357,7 +358,7 @@ fn assemble(
     }
     let mut warnings = parsed.warnings.clone();
     if let (Some(name), None) = (parsed.base_name(), base) {
-        warnings.push(unknown_base(parsed, file, name));
+        warnings.extend(unknown_base(parsed, file, name));
     }
     Buildable {
         pipeline: Arc::clone(&parsed.pipeline),
@@ -368,18 +369,14 @@ fn assemble(
     }
 }
 
-/// What an author should know of a base that is no bundle.
-fn unknown_base(parsed: &Parsed, file: &PipelineFile, name: &str) -> Fault {
+/// What an author should know of a base that is no bundle; of a script's download the script's reading says it.
+fn unknown_base(parsed: &Parsed, file: &PipelineFile, name: &str) -> Option<Fault> {
     if name.starts_with("http://") || name.starts_with("https://") {
-        let message = format!("nothing says what the bytes of {name} must sum to");
-        let help = format!(
-            "the factory's configuration must: [base.\"{name}\"] with url, sha256 and format, or with the path of a copy"
-        );
-        return file.source.fault(parsed.image, "no-checksum", message).with_help(help);
+        return (!file.is_todays_os()).then(|| no_checksum(&file.source, parsed.image, name));
     }
     let message = format!("no bundle of this repository is called `{name}`");
     let fault = file.source.fault(parsed.image, "unknown-base", message);
-    fault.with_help("it is taken for the name of an image, or for an alias of the configuration")
+    Some(fault.with_help("it is taken for the name of an image, or for an alias of the configuration"))
 }
 
 fn identity(repository: &RepoName, file: &PipelineFile) -> Digest {
