@@ -107,7 +107,7 @@ pub(super) const PIPELINE: &[Field] = &[
     Field::new(
         "archive",
         Shape::List(&Shape::Text),
-        "Globs of the files that are archived, besides reports and outputs.",
+        "Globs that choose among logs, reports and consoles; outputs are always archived.",
     )
     .free(),
 ];

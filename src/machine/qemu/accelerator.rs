@@ -55,8 +55,8 @@ impl Accelerator {
 
     /// The processor: everything that the accelerator can give, but by emulation not what makes Linux slower than it would
     /// be without. Guards of the kernel's own memory and a fifth level of page tables cost work at every call of the
-    /// kernel, `rep movsb` goes byte by byte, and for `svm` KVM is loaded. A boot took 0.82 to 0.93 of the work, seen in
-    /// pairs on a busy host. What is left has everything that distributions are built for, x86-64-v3.
+    /// kernel, `rep movsb` goes byte by byte, and for `svm` KVM is loaded. A boot took 0.93 of the work, seen in
+    /// one pair on a busy host. What is left has everything that distributions are built for, x86-64-v3.
     pub(super) fn processor(self) -> &'static str {
         match self {
             Self::Kvm => "max",

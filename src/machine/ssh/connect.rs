@@ -14,9 +14,12 @@ use crate::engine::ports::{PortError, PortErrorKind, Wait};
 
 /// How long one call of libssh2 may block once the session is up. Cancelling takes at most this long.
 const TICK: Duration = Duration::from_millis(100);
-/// How long a TCP connection or a banner is waited for before a new connection is tried. QEMU's user-mode network
+/// How long a TCP connection or a banner is waited for at least before a new connection is tried. QEMU's user-mode network
 /// accepts connections before the guest does, and one accepted too early may never be answered.
 const BANNER: Duration = Duration::from_secs(3);
+/// What part of the time that the guest had already is waited for a banner: one that is starved of processors needs longer
+/// for its hello than one that is quick, and would be asked by one connection after the other without ever answering.
+const PATIENCE: u32 = 10;
 /// How long key exchange and login may take: an emulated processor needs seconds for what others do in milliseconds.
 const HANDSHAKE: Duration = Duration::from_secs(30);
 /// How often, in seconds, a guest may be told that somebody is there.
@@ -46,17 +49,21 @@ pub(super) struct Connected {
 
 /// Tries until it works or the wait ends.
 pub(super) fn connect(target: &SshTarget, socket: &Socket, wait: &Wait) -> Result<Connected, PortError> {
-    repeat(wait, || attempt(target, socket))
+    repeat(wait, |patience| attempt(target, socket, patience))
 }
 
 /// Waits for a banner.
 pub(super) fn greets(address: SocketAddr, wait: &Wait) -> Result<(), PortError> {
-    repeat(wait, || banner(address, &Socket::default()).map(drop).map_err(|error| Trouble::NotYet(error.to_string())))
+    let not_yet = |error: std::io::Error| Trouble::NotYet(error.to_string());
+    repeat(wait, |patience| banner(address, &Socket::default(), patience).map(drop).map_err(not_yet))
 }
 
-fn repeat<T>(wait: &Wait, mut attempt: impl FnMut() -> Result<T, Trouble>) -> Result<T, PortError> {
+fn repeat<T>(wait: &Wait, mut attempt: impl FnMut(Duration) -> Result<T, Trouble>) -> Result<T, PortError> {
+    let began = Instant::now();
     loop {
-        let (why, pause) = match attempt() {
+        let left = wait.deadline.saturating_duration_since(Instant::now());
+        let patience = BANNER.max(began.elapsed() / PATIENCE).min(left.max(BANNER));
+        let (why, pause) = match attempt(patience) {
             Ok(value) => return Ok(value),
             Err(Trouble::Final(error)) => return Err(error),
             Err(Trouble::NotYet(why)) => (why, PAUSE),
@@ -78,8 +85,9 @@ pub(super) fn ended(wait: &Wait) -> Option<PortErrorKind> {
     (Instant::now() >= wait.deadline).then_some(PortErrorKind::TimedOut)
 }
 
-fn attempt(target: &SshTarget, socket: &Socket) -> Result<Connected, Trouble> {
-    let stream = banner(target.address, socket).map_err(|error| Trouble::NotYet(format!("no SSH banner: {error}")))?;
+fn attempt(target: &SshTarget, socket: &Socket, patience: Duration) -> Result<Connected, Trouble> {
+    let heard = banner(target.address, socket, patience);
+    let stream = heard.map_err(|error| Trouble::NotYet(format!("no SSH banner: {error}")))?;
     let mut session = Session::new().map_err(|error| Trouble::Final(PortError::unavailable(error.to_string())))?;
     session.set_timeout(millis(HANDSHAKE));
     session.set_tcp_stream(stream);
@@ -105,12 +113,12 @@ fn attempt(target: &SshTarget, socket: &Socket) -> Result<Connected, Trouble> {
 }
 
 /// Connects and looks at the first bytes without taking them.
-fn banner(address: SocketAddr, socket: &Socket) -> std::io::Result<TcpStream> {
-    let stream = TcpStream::connect_timeout(&address, BANNER)?;
+fn banner(address: SocketAddr, socket: &Socket, patience: Duration) -> std::io::Result<TcpStream> {
+    let stream = TcpStream::connect_timeout(&address, patience)?;
     socket.hold(&stream)?;
     stream.set_nodelay(true)?;
-    stream.set_read_timeout(Some(BANNER))?;
-    let (mut head, give_up) = ([0; 4], Instant::now() + BANNER);
+    stream.set_read_timeout(Some(patience))?;
+    let (mut head, give_up) = ([0; 4], Instant::now() + patience);
     loop {
         match stream.peek(&mut head)? {
             4.. => break,

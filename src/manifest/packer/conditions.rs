@@ -120,6 +120,11 @@ pub(super) fn compare(name: &str, arguments: Vec<Val>, piece: &str) -> Result<Va
         let (holds, origins) = truth(value, piece)?;
         return Ok(Val::Bool(!holds, origins));
     }
+    let kind = std::mem::discriminant(&arguments[0]);
+    if arguments.iter().any(|value| std::mem::discriminant(value) != kind) {
+        let help = "texts are compared with texts: write the number or the word as `1` or `true`, in backquotes";
+        return Err(Trouble::new(piece, format!("`{name}` compares values of different kinds"), help));
+    }
     let mut texts = Vec::new();
     for value in arguments {
         let (text, origins) = known(value.into_text(), piece)?;

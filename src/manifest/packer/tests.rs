@@ -368,6 +368,8 @@ fn branches_are_taken_as_go_takes_them() {
     assert!(told("a{{ end }}").ends_with("an `end` has no `if`"), "{}", told("a{{ end }}"));
     assert!(told("{{ if timestamp }}a{{ end }}").ends_with("what only the build knows"));
     assert!(told("{{ range user `x` }}a{{ end }}").contains("`range` is not understood"));
+    let kinds = told("{{ if eq (user `set`) 1 }}a{{ end }}");
+    assert!(kinds.ends_with("`eq` compares values of different kinds"), "{kinds}");
 }
 
 /// Thirty variables, each ten times the one before: more characters than there are atoms in anything.
