@@ -97,4 +97,4 @@ def test_the_machine_has_an_identity_of_its_own():
 
 
 def test_the_package_cache_is_not_part_of_the_image():
-    assert ssh("find /var/cache/apt/archives -name '*.deb'") == ""
+    assert ssh("sudo find /var/cache/apt/archives -name '*.deb'") == ""
