@@ -15,11 +15,10 @@ use super::ports::DiskUse;
 use super::queue::{Disk, DiskNeed, size};
 use super::{Engine, Stopped, Written, unpoisoned};
 use crate::blocking;
-use crate::domain::bundle::BundleKey;
 use crate::domain::id::{BuildNo, RepoName};
 use crate::domain::path::RepoPath;
-use crate::domain::pipeline::MACHINE_DISK;
-use crate::store::StoreError;
+use crate::domain::pipeline::{MACHINE_DISK, Stage};
+use crate::store::{OpenBuild, StoreError};
 
 /// How often the disk is looked at while builds run. A machine writes a gigabyte in this time at most.
 const LOOK: Duration = Duration::from_secs(1);
@@ -27,13 +26,24 @@ const LOOK: Duration = Duration::from_secs(1);
 /// What the last build of each bundle left on the disk, in bytes.
 pub(super) type Left = HashMap<(RepoName, RepoPath), u64>;
 
-/// What a build of a bundle is likely to write.
-pub(super) fn need(engine: &Engine, left: &Left, key: &BundleKey) -> DiskNeed {
+/// What a queued build is likely to write.
+pub(super) fn need(engine: &Engine, left: &Left, build: &OpenBuild) -> DiskNeed {
+    let key = &build.key;
+    if boots_nothing(engine, build) {
+        return DiskNeed::Nothing;
+    }
     if let Some(bytes) = left.get(&(key.repository.clone(), key.path.clone())) {
         return DiskNeed::Measured(*bytes);
     }
     let said = engine.wanted(key).and_then(|buildable| buildable.pipeline.boot.disk);
     DiskNeed::Guessed(said.unwrap_or(MACHINE_DISK))
+}
+
+/// Whether the newest plan keeps what the machines of a build would make, and nobody asked for it to be made again.
+fn boots_nothing(engine: &Engine, build: &OpenBuild) -> bool {
+    let asked = build.no_cache || build.from.is_some_and(|from| from < Stage::Snapshot);
+    // A plan is of a tip, and of what tracked branches made.
+    build.tracked && !asked && engine.has_its_disk(&build.key)
 }
 
 /// How the disk stands, and what of it the builds that run have a claim to.

@@ -2,6 +2,7 @@
 
 use factoryd::domain::build::BuildState;
 use factoryd::domain::id::BuildNo;
+use factoryd::engine::BuildRequest;
 use factoryd::engine::ports::PortError;
 
 use crate::factory::Factory;
@@ -105,6 +106,49 @@ fn what_a_running_build_may_write_is_not_given_to_the_next() {
     factory.until("'app'");
     factory.until("'web'");
     factory.world.calm();
+}
+
+#[test]
+fn what_boots_no_machine_starts_where_another_build_would_not_fit() {
+    let mut factory = Factory::new();
+    factory.policy.disk_free = 4 * MIB;
+    factory.restart();
+    factory.push();
+    factory.settle();
+    // Its last build left more than this.
+    factory.world.state().free = 4 * MIB + 1;
+    let passed = |factory: &Factory, number| {
+        let ended = factory.ended(number);
+        assert!(ended.starts_with("passed: boot hit, provision hit, test hit, "), "#{number}: {ended}");
+    };
+    factory.deliver(&[("images/web/output/stack.yml.j2", "other: {{ result_img_id }}\n")]);
+    passed(&factory, 2);
+    factory.edit("images/web/build-vars.yml", "os: Debian", "os: Debian 12");
+    factory.deliver(&[]);
+    passed(&factory, 3);
+    factory.edit("images/web/build-vars.yml", "os: Debian 12", "os: Debian");
+    factory.deliver(&[]);
+    passed(&factory, 4);
+
+    // Whoever asks for the machines again needs the room, and so does what changed.
+    let again = BuildRequest { bundle: "images/web".to_owned(), no_cache: true, ..BuildRequest::default() };
+    let again = factory.request(again).expect("a build");
+    factory.until_waiting(again);
+    assert!(
+        factory.wait_reason(again).starts_with("for disk space: the last one wrote "),
+        "{}",
+        factory.wait_reason(again)
+    );
+    factory.cancel(again);
+    factory.commit(&[("images/web/files/motd", "Hello.\n")]);
+    factory.push();
+    factory.until_waiting(again + 1);
+    let reason = factory.wait_reason(again + 1);
+    assert!(reason.starts_with("for disk space: the last one wrote "), "{reason}");
+    factory.world.state().free = PLENTY;
+    factory.plan();
+    factory.settle();
+    assert!(factory.ended(again + 1).starts_with("passed:"), "{}", factory.ended(again + 1));
 }
 
 #[test]
