@@ -107,7 +107,7 @@ fn a_changed_disk_that_no_machine_comes_up_on_is_not_kept() {
 #[test]
 fn a_changed_disk_whose_removal_is_not_durable_stops_all_writing_and_its_build() {
     let mut factory = changing();
-    factory.expected_errors = vec!["takes no more writes", "can't be journalled", "can't be read"];
+    factory.expected_errors = vec!["takes no more writes", "can't be journalled", "can't be read", "killed"];
     factory.world.next("boot provision", Trouble::Fail(PortError::failed("SSH never answered")));
     let message = "checkpoints could not be made durable: Input/output error";
     factory.world.next("remove changed-1-", Trouble::Fail(PortError::not_durable(message)));

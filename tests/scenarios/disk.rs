@@ -155,7 +155,7 @@ fn what_boots_no_machine_starts_where_another_build_would_not_fit() {
 fn a_disk_that_could_not_be_made_durable_stops_all_writing_until_a_start_has_verified() {
     for at in ["seal ", "publish "] {
         let mut factory = Factory::new();
-        factory.expected_errors = vec!["takes no more writes", "can't be journalled", "can't be read"];
+        factory.expected_errors = vec!["takes no more writes", "can't be journalled", "can't be read", "killed"];
         let error = PortError::not_durable("disk.qcow2 could not be made durable: Input/output error");
         factory.world.next(at, Trouble::Fail(error));
         factory.push();
