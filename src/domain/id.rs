@@ -75,14 +75,36 @@ impl CommitId {
     }
 }
 
-/// How the names of the disks begin that factoryd has drivers keep.
-const DISKS: [&str; 4] = ["base-", "changed-", "image-", "sealed-"];
-
 impl DiskId {
-    /// Whether factoryd named it: what lies beside such disks is somebody else's.
+    /// Whether factoryd named it, to the last character: `base-` and a checksum, `image-` and a UUID, `changed-` or
+    /// `sealed-` with a build's number and 16 digits. What lies beside such disks is somebody else's, copies of them too.
     pub fn is_ours(&self) -> bool {
-        DISKS.iter().any(|beginning| self.0.starts_with(beginning))
+        let Some((kind, name)) = self.0.split_once('-') else { return false };
+        match kind {
+            "base" => is_hex(name, 64),
+            "image" => is_uuid(name),
+            "changed" | "sealed" => {
+                let of_build = name.split_once('-');
+                of_build.is_some_and(|(build, digits)| is_number(build) && is_hex(digits, 16))
+            }
+            _ => false,
+        }
     }
+}
+
+/// As they are printed: nobody else's spelling of the same digits is taken for ours.
+fn is_hex(text: &str, digits: usize) -> bool {
+    text.len() == digits && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+}
+
+fn is_uuid(text: &str) -> bool {
+    let groups: Vec<&str> = text.split('-').collect();
+    let lengths = [8, 4, 4, 4, 12];
+    groups.len() == lengths.len() && groups.iter().zip(lengths).all(|(group, length)| is_hex(group, length))
+}
+
+fn is_number(text: &str) -> bool {
+    text.parse::<u64>().is_ok_and(|number| number.to_string() == text)
 }
 
 /// The number of a build, counted from 1 for the whole factory and never used twice.
@@ -227,6 +249,28 @@ fn unhex<const N: usize>(text: &str) -> Result<[u8; N], NotADigest> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_whole_names_of_disks_are_ours() {
+        let (uuid, sum) = ("1b4e28ba-2fa1-41d2-883f-0016d3cca427", "0123456789abcdef".repeat(4));
+        for ours in [
+            format!("image-{uuid}"),
+            format!("base-{sum}"),
+            "sealed-7-0123456789abcdef".to_owned(),
+            "changed-18446744073709551615-0123456789abcdef".to_owned(),
+        ] {
+            assert!(DiskId::new(ours.as_str()).is_ours(), "{ours}");
+            for copy in ["-before-test", ".bak", "0", "-", " "] {
+                assert!(!DiskId::new(format!("{ours}{copy}")).is_ours(), "{ours}{copy}");
+            }
+            assert!(!DiskId::new(ours.replace("ab", "AB").replace("1b4", "1B4")).is_ours(), "{ours} in upper case");
+        }
+        for foreign in
+            ["", "image-", "sealed-7", "sealed-x-0123456789abcdef", "sealed-07-0123456789abcdef", "base-debian"]
+        {
+            assert!(!DiskId::new(foreign).is_ours(), "{foreign}");
+        }
+    }
 
     #[test]
     fn a_digest_reads_back_what_it_prints() {

@@ -167,6 +167,12 @@ impl BundlePlan {
     pub fn work(&self) -> impl Iterator<Item = &StagePlan> {
         self.stages.iter().filter(|stage| matches!(stage.state, StageState::Changed | StageState::Miss))
     }
+
+    /// Whether the disk is kept that its machines would make, so that none boots.
+    pub fn has_its_disk(&self) -> bool {
+        let mut machines = self.stages.iter().filter(|stage| stage.stage < Stage::Snapshot);
+        !self.stages.is_empty() && machines.all(|stage| stage.state == StageState::Hit)
+    }
 }
 
 /// A plan for one commit.

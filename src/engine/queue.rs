@@ -23,6 +23,8 @@ pub struct Waiting {
 /// What a build is likely to write to the disk, in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DiskNeed {
+    /// Nothing that counts: what its machines would make is kept.
+    Nothing,
     /// As much as the last build of its bundle left: its sealed layer and its image.
     Measured(u64),
     /// Nothing is known of earlier ones: as much as its machine could.
@@ -33,6 +35,7 @@ impl DiskNeed {
     /// The bytes.
     pub fn bytes(self) -> u64 {
         match self {
+            Self::Nothing => 0,
             Self::Measured(bytes) | Self::Guessed(bytes) => bytes,
         }
     }
@@ -314,6 +317,19 @@ mod tests {
                 "#4 starts"
             ]
         );
+    }
+
+    #[test]
+    fn a_build_that_boots_no_machine_waits_for_no_room_and_takes_none() {
+        let mut capacity = capacity(9, &[(1, "x")]);
+        capacity.disk.promised = 20 << 30;
+        let mut build = waiting(2, "a");
+        build.disk = DiskNeed::Nothing;
+        assert_eq!(said(&[build.clone()], &capacity), ["#2 starts"], "others were promised more than there is");
+        capacity.disk.promised = 0;
+        let mut next = waiting(3, "b");
+        next.disk = DiskNeed::Measured(9 << 30);
+        assert_eq!(said(&[build, next], &capacity), ["#2 starts", "#3 starts"]);
     }
 
     #[test]

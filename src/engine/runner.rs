@@ -17,7 +17,7 @@ use tracing::{error, info, warn};
 use super::failure::Stop;
 use super::grants::Grants;
 use super::log::StepLog;
-use super::ports::{Driver, LocalTime, Machine, Wait};
+use super::ports::{Driver, LocalTime, Machine, PortErrorKind, Wait};
 use super::stages;
 use super::{Engine, Stopped};
 use crate::blocking;
@@ -291,7 +291,7 @@ impl Run {
             self.end_stage(*stage, stop).await?;
         }
         self.release().await;
-        self.drop_unkept().await;
+        self.drop_unkept().await?;
         if let Err(error) = stages::archive::run(self).await {
             warn!(%error, "not everything could be archived");
         }
@@ -340,7 +340,7 @@ impl Run {
     async fn pause(&mut self, stage: Stage) -> Result<(), StoreError> {
         self.stage_log(stage).say("the daemon stops; the build goes on when it is back");
         self.release().await;
-        self.drop_unkept().await;
+        self.drop_unkept().await?;
         self.journal(Event::Drained, Vec::new()).await?;
         info!(stage = stage.word(), "paused");
         let Some(by) = self.build.cancel_asked.clone() else { return Ok(()) };
@@ -393,17 +393,21 @@ impl Run {
     }
 
     /// Removes disks that were to be a stage's result when the stage failed. What can't be removed now is no row's and
-    /// goes with the next garbage collection.
-    async fn drop_unkept(&self) {
+    /// goes with the next garbage collection; what can't be made durable stops the build where it is.
+    async fn drop_unkept(&self) -> Result<(), StoreError> {
         let kept = |disk: &DiskId| self.results.values().any(|result| result.payload.disks().contains(&disk));
         for effect in &self.build.open {
             if let Effect::Disk(disk) = effect
                 && !kept(disk)
                 && let Err(error) = self.driver.remove(disk).await
             {
+                if error.kind == PortErrorKind::NotDurable {
+                    return Err(self.engine.stop_writing(&error));
+                }
                 warn!(%error, "a disk that is no result can't be removed; gc will");
             }
         }
+        Ok(())
     }
 
     /// Stops the machine that is up; its disk is thrown away.

@@ -109,7 +109,7 @@ async fn start_what_can(engine: &Engine, builds: &mut JoinSet<()>, draining: boo
             continue;
         }
         let (base, memory) = (bases.state(&build.key).await?, memory_of(engine, &build.key));
-        let disk = disk::need(engine, &left, &build.key);
+        let disk = disk::need(engine, &left, build);
         waiting.push(Waiting { number: build.number, key: build.key.clone(), base, memory, disk });
     }
     let decisions = decide(&waiting, &capacity(engine, draining).await?);

@@ -230,6 +230,15 @@ impl Engine {
         unpoisoned(&self.shared.plans).insert((planned.repository.clone(), planned.branch.clone()), last);
     }
 
+    /// Whether the disk is kept that a bundle's machines would make, as the newest plan of its branch said.
+    pub(super) fn has_its_disk(&self, key: &BundleKey) -> bool {
+        let plans = unpoisoned(&self.shared.plans);
+        let Some(last) = plans.get(&(key.repository.clone(), key.branch.clone())) else { return false };
+        let bundles = &last.plan.bundles;
+        let at = bundles.binary_search_by(|bundle| bundle.bundle.cmp(&key.path));
+        at.is_ok_and(|at| bundles[at].has_its_disk())
+    }
+
     /// What keeps a repository, a branch of it or a pipeline from being planned; `None` where nothing does.
     pub fn trouble(&self, repository: &RepoName) -> Option<String> {
         if let Some(outlook) = unpoisoned(&self.shared.outlooks).get(repository) {

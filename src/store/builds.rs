@@ -36,8 +36,12 @@ pub struct OpenBuild {
     pub state: BuildState,
     /// Whether it may publish.
     pub tracked: bool,
+    /// The first stage that is done again although its result is kept, where somebody asked for it.
+    pub from: Option<Stage>,
     /// The last stage that runs.
     pub until: Option<Stage>,
+    /// Whether everything is done again.
+    pub no_cache: bool,
 }
 
 /// Which builds to list, newest first.
@@ -92,7 +96,7 @@ impl Store {
         let work = |tx: &Transaction<'_>| {
             let mut statement = tx.prepare_cached(
                 "SELECT build.number, bundle.repository, bundle.branch, bundle.path, build.state, build.tracked,
-                   build.until_stage
+                   build.from_stage, build.until_stage, build.no_cache
                  FROM build JOIN bundle ON bundle.id = build.bundle
                  WHERE build.state <> 'finished' ORDER BY build.number",
             )?;
@@ -158,10 +162,18 @@ fn query(tx: &Transaction<'_>, which: &str, params: impl Params) -> Result<Vec<B
 
 fn open_build(row: &Row<'_>) -> rusqlite::Result<OpenBuild> {
     let (Col(number), Col(repository), Col(branch), Col(path)) = (row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?);
-    let until: Option<Col<Stage>> = row.get(6)?;
+    let from: Option<Col<Stage>> = row.get(6)?;
+    let until: Option<Col<Stage>> = row.get(7)?;
     let Col(state) = row.get(4)?;
-    let key = BundleKey { repository, branch, path };
-    Ok(OpenBuild { number, key, state, tracked: row.get(5)?, until: until.map(|stage| stage.0) })
+    Ok(OpenBuild {
+        number,
+        key: BundleKey { repository, branch, path },
+        state,
+        tracked: row.get(5)?,
+        from: from.map(|stage| stage.0),
+        until: until.map(|stage| stage.0),
+        no_cache: row.get(8)?,
+    })
 }
 
 fn record(row: &Row<'_>) -> rusqlite::Result<BuildRecord> {

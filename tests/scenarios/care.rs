@@ -182,7 +182,10 @@ fn of_a_system_image_the_newest_stay_and_nothing_else_is_ever_touched() {
     factory.deliver(&[]);
     // Somebody else's images in the driver: one with a name like ours.
     let name = factory.image(&factory.served_id("os/debian-12")).image.name;
-    let foreign: Vec<factoryd::domain::id::DiskId> = vec![name.as_str().into(), "debian-12-genericcloud".into()];
+    let mut foreign: Vec<factoryd::domain::id::DiskId> = vec![name.as_str().into(), "debian-12-genericcloud".into()];
+    // And copies that somebody made of ours.
+    let copies = |id: &factoryd::domain::id::DiskId| [format!("{id}-before-test"), format!("{id}.bak")];
+    foreign.extend(factory.world.state().disks.keys().flat_map(copies).map(factoryd::domain::id::DiskId::new));
     for id in &foreign {
         let disk = Disk::new(Kind::Foreign, "not ours".to_owned(), Vec::new());
         factory.world.state().disks.insert(id.clone(), disk);

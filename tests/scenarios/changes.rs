@@ -1,5 +1,7 @@
 //! Changes before the first boot: done once on a layer of the base, kept, and gone with what needed them.
 
+use factoryd::engine::ports::PortError;
+
 use crate::factory::Factory;
 use crate::world::{Kind, Trouble};
 
@@ -91,7 +93,7 @@ fn a_change_that_fails_fails_boot_with_its_line_and_leaves_nothing() {
 #[test]
 fn a_changed_disk_that_no_machine_comes_up_on_is_not_kept() {
     let mut factory = changing();
-    let trouble = factoryd::engine::ports::PortError::failed("SSH never answered");
+    let trouble = PortError::failed("SSH never answered");
     factory.world.next("boot provision", Trouble::Fail(trouble));
     factory.push();
     factory.settle();
@@ -100,6 +102,24 @@ fn a_changed_disk_that_no_machine_comes_up_on_is_not_kept() {
     let again = factory.retry(1);
     factory.settle();
     assert!(factory.ended(again).starts_with("passed: boot passed"), "{}", factory.ended(again));
+}
+
+#[test]
+fn a_changed_disk_whose_removal_is_not_durable_stops_all_writing_and_its_build() {
+    let mut factory = changing();
+    factory.expected_errors = vec!["takes no more writes", "can't be journalled", "can't be read", "killed"];
+    factory.world.next("boot provision", Trouble::Fail(PortError::failed("SSH never answered")));
+    let message = "checkpoints could not be made durable: Input/output error";
+    factory.world.next("remove changed-1-", Trouble::Fail(PortError::not_durable(message)));
+    factory.push();
+    factory.until_true("it takes no more writes", |engine| async move { engine.store().broken().is_some() });
+    assert_eq!(factory.engine().store().broken().as_deref(), Some(message));
+    let left = factory.left(1);
+    assert!(!left.iter().any(|event| event.starts_with("finished")), "it ends nowhere: {left:#?}");
+    factory.start();
+    factory.settle();
+    assert!(factory.ended(1).starts_with("passed: boot passed"), "{}", factory.ended(1));
+    assert_eq!(factory.build(1).build.attempt, 2);
 }
 
 #[test]

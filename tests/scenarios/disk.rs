@@ -2,6 +2,7 @@
 
 use factoryd::domain::build::BuildState;
 use factoryd::domain::id::BuildNo;
+use factoryd::engine::BuildRequest;
 use factoryd::engine::ports::PortError;
 
 use crate::factory::Factory;
@@ -108,10 +109,53 @@ fn what_a_running_build_may_write_is_not_given_to_the_next() {
 }
 
 #[test]
+fn what_boots_no_machine_starts_where_another_build_would_not_fit() {
+    let mut factory = Factory::new();
+    factory.policy.disk_free = 4 * MIB;
+    factory.restart();
+    factory.push();
+    factory.settle();
+    // Its last build left more than this.
+    factory.world.state().free = 4 * MIB + 1;
+    let passed = |factory: &Factory, number| {
+        let ended = factory.ended(number);
+        assert!(ended.starts_with("passed: boot hit, provision hit, test hit, "), "#{number}: {ended}");
+    };
+    factory.deliver(&[("images/web/output/stack.yml.j2", "other: {{ result_img_id }}\n")]);
+    passed(&factory, 2);
+    factory.edit("images/web/build-vars.yml", "os: Debian", "os: Debian 12");
+    factory.deliver(&[]);
+    passed(&factory, 3);
+    factory.edit("images/web/build-vars.yml", "os: Debian 12", "os: Debian");
+    factory.deliver(&[]);
+    passed(&factory, 4);
+
+    // Whoever asks for the machines again needs the room, and so does what changed.
+    let again = BuildRequest { bundle: "images/web".to_owned(), no_cache: true, ..BuildRequest::default() };
+    let again = factory.request(again).expect("a build");
+    factory.until_waiting(again);
+    assert!(
+        factory.wait_reason(again).starts_with("for disk space: the last one wrote "),
+        "{}",
+        factory.wait_reason(again)
+    );
+    factory.cancel(again);
+    factory.commit(&[("images/web/files/motd", "Hello.\n")]);
+    factory.push();
+    factory.until_waiting(again + 1);
+    let reason = factory.wait_reason(again + 1);
+    assert!(reason.starts_with("for disk space: the last one wrote "), "{reason}");
+    factory.world.state().free = PLENTY;
+    factory.plan();
+    factory.settle();
+    assert!(factory.ended(again + 1).starts_with("passed:"), "{}", factory.ended(again + 1));
+}
+
+#[test]
 fn a_disk_that_could_not_be_made_durable_stops_all_writing_until_a_start_has_verified() {
     for at in ["seal ", "publish "] {
         let mut factory = Factory::new();
-        factory.expected_errors = vec!["takes no more writes", "can't be journalled", "can't be read"];
+        factory.expected_errors = vec!["takes no more writes", "can't be journalled", "can't be read", "killed"];
         let error = PortError::not_durable("disk.qcow2 could not be made durable: Input/output error");
         factory.world.next(at, Trouble::Fail(error));
         factory.push();

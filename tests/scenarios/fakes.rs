@@ -91,7 +91,7 @@ impl Driver for FakeDriver {
                 }
                 other => {
                     let bits = Digest::of(source_name(other).as_bytes());
-                    let disk = DiskId::new(format!("base-{}", &bits.hex()[..16]));
+                    let disk = DiskId::new(format!("base-{}", bits.hex()));
                     let made = Disk::new(Kind::Base, source_name(other), Vec::new());
                     state.disks.entry(disk.clone()).or_insert(made);
                     Base { disk, sha256: bits, virtual_size: GIB }

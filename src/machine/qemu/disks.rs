@@ -132,8 +132,7 @@ impl Disks {
         let stem = file.file_stem()?.to_str()?;
         let directory = file.parent()?;
         if directory == self.bases() {
-            stem.parse::<Digest>().ok()?;
-            return Some(DiskId::new(format!("{BASE}{stem}")));
+            return Some(DiskId::new(format!("{BASE}{stem}"))).filter(DiskId::is_ours);
         }
         let ours = directory == self.state.join("checkpoints") || directory == self.state.join("images");
         ours.then(|| DiskId::new(stem))
@@ -340,6 +339,22 @@ mod tests {
         disks.remove(&sealed).expect("removed");
         disks.remove(&sealed).expect("twice is success");
         assert!(disks.existing(&sealed).expect_err("gone").message.contains("is not there"));
+    }
+
+    #[test]
+    fn copies_that_somebody_made_of_disks_are_told_from_those() {
+        let state = tempfile::tempdir().expect("a directory");
+        let disks = Disks::open(state.path()).expect("made");
+        let sum = Digest::of(b"base").hex();
+        let (image, sealed) = ("image-1b4e28ba-2fa1-41d2-883f-0016d3cca427", "sealed-7-0123456789abcdef");
+        for (name, copy) in [("bases", sum.as_str()), ("images", image), ("checkpoints", sealed)] {
+            for file in [format!("{copy}.qcow2"), format!("{copy}.bak.qcow2"), format!("{copy}-before-test.qcow2")] {
+                std::fs::write(state.path().join(name).join(file), "a disk").expect("written");
+            }
+        }
+        let all = disks.all().expect("a list").into_iter().map(|(id, _)| id);
+        let ours: Vec<DiskId> = all.filter(DiskId::is_ours).collect();
+        assert_eq!(ours, [Disks::base_id(&Digest::of(b"base")), image.into(), sealed.into()]);
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! One QEMU process under way: started, watched by a task of its own, and ended with everything it has.
 
+use std::collections::VecDeque;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -182,7 +183,7 @@ async fn supervise(
     report: watch::Sender<State>,
     errors: Arc<LastLines>,
 ) {
-    let mut events: Vec<String> = Vec::new();
+    let mut events = Events::default();
     let mut listening = true;
     let exit = loop {
         tokio::select! {
@@ -205,22 +206,91 @@ async fn supervise(
             event = qmp.event(), if listening => match event {
                 Ok(event) => {
                     tracing::debug!(event, "QEMU");
-                    let stuck = event.starts_with("STOP") || event.starts_with("GUEST_PANICKED");
-                    // A guest that shuts down is stopped for a moment before QEMU ends.
-                    if stuck && !events.iter().any(|event| event.starts_with("SHUTDOWN")) {
-                        // What the processors were stopped for is said before.
-                        let why = events.last().filter(|event| event.starts_with("BLOCK_IO_ERROR"));
-                        report.send_replace(State::Stuck(why.unwrap_or(&event).clone()));
-                    }
-                    if !event.starts_with("NIC_RX") && events.len() < 16 {
-                        events.push(event);
+                    if let Some(why) = events.note(event) {
+                        report.send_replace(State::Stuck(why));
                     }
                 }
                 Err(_) => listening = false,
             },
         }
     };
-    let said = [events.join(", "), errors.text()].into_iter().filter(|text| !text.is_empty()).collect::<Vec<_>>();
+    let said = [events.text(), errors.text()].into_iter().filter(|text| !text.is_empty()).collect::<Vec<_>>();
     let exit = exit.unwrap_or(Exit::Code(-1));
     report.send_replace(State::Ended(exit, said.join(": ")));
+}
+
+/// How many of QEMU's events are told when it has ended.
+const TOLD: usize = 16;
+
+/// What QEMU has said of the guest so far. Days of building may be full of events: only the last ones are kept, and apart
+/// from them what decides what a later one means.
+#[derive(Debug, Default)]
+struct Events {
+    last: VecDeque<String>,
+    /// Why the disk could not be written, since the guest last went on.
+    block_error: Option<String>,
+    shutting_down: bool,
+}
+
+impl Events {
+    /// Takes one more; says why the guest's processors stand still where this one tells it.
+    fn note(&mut self, event: String) -> Option<String> {
+        let is = |name: &str| event.split(' ').next() == Some(name);
+        // A guest that shuts down is stopped for a moment before QEMU ends.
+        self.shutting_down |= is("SHUTDOWN");
+        let stuck = (is("STOP") || is("GUEST_PANICKED")) && !self.shutting_down;
+        // What the processors were stopped for is said before.
+        let why = stuck.then(|| self.block_error.clone().unwrap_or_else(|| event.clone()));
+        if is("BLOCK_IO_ERROR") {
+            self.block_error = Some(event.clone());
+        } else if is("RESUME") {
+            self.block_error = None;
+        }
+        if !event.starts_with("NIC_RX") {
+            if self.last.len() == TOLD {
+                self.last.pop_front();
+            }
+            self.last.push_back(event);
+        }
+        why
+    }
+
+    /// The last ones, in order.
+    fn text(&self) -> String {
+        self.last.iter().map(String::as_str).collect::<Vec<_>>().join(", ")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The events of a guest that has booted again and again.
+    fn long() -> Events {
+        let mut events = Events::default();
+        for number in 0..3 * TOLD {
+            assert_eq!(events.note(format!("RESET (guest-reset {number})")), None);
+        }
+        events
+    }
+
+    #[test]
+    fn after_many_events_a_full_disk_is_still_why_the_guest_stands_still() {
+        let mut events = long();
+        assert_eq!(events.note("BLOCK_IO_ERROR (No space left on device)".to_owned()), None);
+        let told = Some("BLOCK_IO_ERROR (No space left on device)".to_owned());
+        assert_eq!(events.note("STOP".to_owned()), told);
+        assert_eq!(events.note("RESUME".to_owned()), None);
+        assert_eq!(events.note("STOP".to_owned()), Some("STOP".to_owned()), "it had gone on since");
+    }
+
+    #[test]
+    fn after_many_events_a_guest_that_shuts_down_is_not_stuck() {
+        let mut events = long();
+        assert_eq!(events.note("SHUTDOWN (guest-shutdown)".to_owned()), None);
+        assert_eq!(events.note("STOP".to_owned()), None);
+        assert!(events.text().ends_with("(guest-reset 47), SHUTDOWN (guest-shutdown), STOP"), "{}", events.text());
+        assert_eq!(events.text().split(", ").count(), TOLD, "the last ones");
+        assert_eq!(Events::default().note("GUEST_PANICKED".to_owned()), Some("GUEST_PANICKED".to_owned()));
+    }
 }
