@@ -99,13 +99,9 @@ pub(super) fn run(context: &Context, options: &Options) -> Result<(), Failure> {
 fn bundle_check(bundle: &BundleReading, looked: &Looked) -> BundleCheck {
     let views = |own: &[Fault], found: &[Fault]| own.iter().chain(found).map(FaultView::from).collect::<Vec<_>>();
     let (verdict, reason, faults, warnings, stages) = match &bundle.verdict {
-        Ok(buildable) => (
-            "buildable",
-            String::new(),
-            [].as_slice(),
-            buildable.warnings.as_slice(),
-            stage_checks(&buildable.pipeline),
-        ),
+        Ok(buildable) => {
+            ("buildable", String::new(), [].as_slice(), buildable.warnings.as_ref(), stage_checks(&buildable.pipeline))
+        }
         Err(unbuildable) => {
             ("unbuildable", unbuildable.reason.clone(), unbuildable.faults.as_slice(), [].as_slice(), Vec::new())
         }
@@ -117,8 +113,8 @@ fn bundle_check(bundle: &BundleReading, looked: &Looked) -> BundleCheck {
 
 fn stage_checks(pipeline: &Pipeline) -> Vec<StageCheck> {
     let steps = |stage: Stage| match stage {
-        Stage::Provision => pipeline.provision.as_ref().map(|provision| provision.steps.as_slice()),
-        Stage::Test => pipeline.test.as_ref().map(|test| test.steps.as_slice()),
+        Stage::Provision => pipeline.provision.as_ref().map(|provision| provision.steps.as_ref()),
+        Stage::Test => pipeline.test.as_ref().map(|test| test.steps.as_ref()),
         _ => None,
     };
     pipeline

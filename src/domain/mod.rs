@@ -13,6 +13,7 @@ pub mod inputs;
 pub mod path;
 pub mod pipeline;
 pub mod plan;
+pub mod pool;
 pub mod range;
 pub mod retention;
 pub mod template;

@@ -104,7 +104,7 @@ pub struct Candidate<'a> {
 pub type ServedPrints = HashMap<RepoPath, Vec<(Stage, Fingerprint)>>;
 
 /// What is known about results: everything a plan depends on besides the commit.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Facts {
     /// Declared fingerprints whose result is kept and usable.
     pub kept: HashMap<Fingerprint, Kept>,
@@ -292,7 +292,7 @@ fn hit(need: &StageNeed<'_>) -> StagePlan {
 fn not_hit(need: &StageNeed<'_>, last: &[(Stage, Inputs)], kept: Option<Kept>, cause: Option<Stage>) -> StagePlan {
     let before = last.iter().find(|(stage, _)| *stage == need.stage).map(|(_, inputs)| inputs);
     let differences = match before {
-        Some(before) if before.digest() != need.own_digest => need.own.differences(before),
+        Some(before) if !before.is(need.own) && before.digest() != need.own_digest => need.own.differences(before),
         _ => Vec::new(),
     };
     let state = if differences.is_empty() { StageState::Miss } else { StageState::Changed };

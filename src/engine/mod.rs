@@ -91,6 +91,8 @@ struct Shared {
     running: Mutex<BTreeMap<BuildNo, Running>>,
     /// Why queued builds wait, as the scheduler last saw it.
     waits: Mutex<BTreeMap<BuildNo, String>>,
+    /// What was looked up for the newest plan of each tracked branch.
+    known: Mutex<HashMap<(RepoName, Branch), planner::Known>>,
     /// What the newest plan of each tracked branch said.
     plans: Mutex<BTreeMap<(RepoName, Branch), views::LastPlan>>,
     /// The branches of each repository as they were last planned, and when.
@@ -183,6 +185,7 @@ impl Engine {
                 parts,
                 drivers,
                 caches,
+                known: Mutex::default(),
                 plans: Mutex::default(),
                 wanted: Mutex::default(),
                 outlooks: Mutex::default(),
