@@ -146,13 +146,15 @@ impl Factory {
         let base = Digest::of(b"base");
         let disk = || format!("sealed-{}", build.0).as_str().into();
         let payload = match stage {
-            Stage::Boot => Payload::Boot { disk: "base".into(), sha256: base, virtual_size: 1 << 30 },
+            Stage::Boot => {
+                Payload::Boot { disk: "base".into(), sha256: base, virtual_size: 1 << 30, backing: Vec::new() }
+            }
             Stage::Provision => {
                 Payload::Provision { disk: disk(), bytes: 1 << 20, backing: vec!["base".into()], base_sha256: base }
             }
             Stage::Test => Payload::Test { passed: 3, skipped: 0, failed_allowed: 0 },
             Stage::Snapshot => Payload::Snapshot { image: image.clone() },
-            Stage::Render => Payload::Render { image_id: image.to_string(), outputs: Vec::new(), warnings: Vec::new() },
+            Stage::Render => Payload::Render { image_id: image.to_string(), outputs: Vec::new(), lint: Vec::new() },
         };
         StageResult {
             number: None,

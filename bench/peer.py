@@ -2,7 +2,7 @@
 
 Tests are left out on both sides. Both boot a copy of the base that factoryd made, run ansible-playbook from the host over
 SSH, clean apt's lists, shut down and leave a qcow2 image of its own. Packer is given what factoryd gives QEMU: one
-processor of the kind `max`, 1 GiB, virtio, dropped flushes; and Ansible as it comes. factoryd seals the disk besides,
+processor of the same kind, 1 GiB, virtio, dropped flushes; and Ansible as it comes. factoryd seals the disk besides,
 renders the Heat template and archives the log, which packer does not.
 """
 
@@ -87,6 +87,11 @@ def pushed(factory, repository, files):
     return whole, {stage["stage"]: stage["seconds"] for stage in build["stages"] if stage["state"] == "passed"}
 
 
+def processor():
+    """The processor that factoryd's emulated machines have, so that packer's is the same."""
+    return re.search(r'Self::Tcg => "(max[^"]*)"', (ROOT / "src/machine/qemu/accelerator.rs").read_text())[1]
+
+
 def memory(pid):
     """Resident memory of a process, in MB; 0 when it has ended."""
     try:
@@ -118,13 +123,14 @@ def template(base, key, playbook, output):
             "disk_cache": "unsafe",
             "disk_discard": "unmap",
             "disk_detect_zeroes": "unmap",
-            "boot_wait": "0s",
+            # Nothing is waited for but SSH; "0s" would mean packer's usual ten seconds.
+            "boot_wait": "1ms",
             "ssh_username": "root",
             "ssh_private_key_file": str(key),
             "ssh_timeout": "20m",
             "shutdown_command": "systemctl poweroff",
             "qemuargs": [
-                ["-cpu", "max"], ["-smp", "1"], ["-m", "1024M"],
+                ["-cpu", processor()], ["-smp", "1"], ["-m", "1024M"],
                 ["-smbios", f"type=11,value=io.systemd.credential.binary:ssh.authorized_keys.root={encoded}"],
             ],
         }],
@@ -188,10 +194,13 @@ def run(factory, directory, row, turns):
             # Another title of the page: nothing of the bundle is known, and the same work is to be done.
             changed = playbook.replace("page_title: Made by factoryd", f"page_title: Made by factoryd {turn}")
             assert changed != playbook, "the playbook has no title to change"
+            loads = [os.getloadavg()[0]]
             ours.append(pushed(factory, repository, bundle | {f"{BUNDLE}/ansible/bootstrap.yml": changed}))
             most = max(most, factory.memory("VmHWM"))
+            loads.append(os.getloadavg()[0])
             theirs.append(packed(directory, base, key, turn))
-            print(f"  pair {turn + 1}: factoryd {ours[-1][0]:.1f} s {rounded(ours[-1][1])}, packer {theirs[-1][0]:.1f} s {rounded(theirs[-1][1])}", flush=True)
+            loads.append(os.getloadavg()[0])
+            print(f"  pair {turn + 1}: factoryd {ours[-1][0]:.1f} s {rounded(ours[-1][1])}, packer {theirs[-1][0]:.1f} s {rounded(theirs[-1][1])}, load before, between, after: {', '.join(f'{load:.1f}' for load in loads)}", flush=True)
         row("packer build", [whole for whole, _ in theirs], unit="s")
         row("git push → the whole build, nothing known of the bundle", [whole for whole, _ in ours], unit="s", peer=[whole for whole, _ in theirs], name="packer")
         for stage in STAGES:

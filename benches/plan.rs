@@ -2,18 +2,23 @@
 //!
 //! `read, nothing kept` reads every bundle; `read, one file changed` is what a push costs: the next commit of the same
 //! repository, with what the reading before it parsed. `plan` is the decision alone, `fingerprint` one bundle's.
+//! `whole history` reads a git repository commit by commit, and plans each against the one before: this repository, or the
+//! one that the environment variable HISTORY names.
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::hint::black_box;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
 use factoryd::domain::id::{CommitId, Digest, Oid, RepoName};
 use factoryd::domain::inputs::{Inputs, declared};
 use factoryd::domain::path::RepoPath;
-use factoryd::domain::plan::plan;
+use factoryd::domain::plan::{Facts, plan};
 use factoryd::domain::tree::{Entry, EntryKind, Tree, TreeError};
 use factoryd::manifest::{Cache, read};
+use factoryd::source::trees;
 
 const BUNDLES: usize = 10_000;
 
@@ -114,5 +119,33 @@ fn plans(criterion: &mut Criterion) {
     });
 }
 
-criterion_group!(benches, plans);
+/// The commits of a repository, the oldest first, along first parents.
+fn commits(repository: &Path) -> Vec<String> {
+    let mut git = Command::new("git");
+    git.arg("-C").arg(repository).args(["rev-list", "--first-parent", "--reverse", "HEAD"]);
+    let listed = git.output().expect("git is there: scripts/setup build");
+    assert!(listed.status.success(), "{} has no history: name a git repository in HISTORY", repository.display());
+    String::from_utf8_lossy(&listed.stdout).lines().map(str::to_owned).collect()
+}
+
+fn history(criterion: &mut Criterion) {
+    let repository = PathBuf::from(std::env::var_os("HISTORY").unwrap_or_else(|| ".".into()));
+    let (name, commits) = (RepoName::from("factory"), commits(&repository));
+    let mut group = criterion.benchmark_group("whole history");
+    group.sample_size(10);
+    group.bench_function(format!("{} commits", commits.len()), |bencher| {
+        bencher.iter(|| {
+            let (cache, mut before) = (Cache::default(), Facts::default());
+            for revision in &commits {
+                let (commit, tree) = trees::open(&repository, revision).expect("a commit");
+                let reading = read(&tree, &name, &cache).expect("a tree");
+                black_box(plan(commit, None, &reading.candidates(), &before));
+                before = reading.as_built();
+            }
+        });
+    });
+    group.finish();
+}
+
+criterion_group!(benches, plans, history);
 criterion_main!(benches);

@@ -22,7 +22,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 use crate::config::Settings;
 use crate::domain::id::RepoName;
@@ -187,6 +187,9 @@ async fn care(engine: Engine, stop: CancellationToken) -> Result<()> {
     for error in [health.driver.as_ref().err(), health.sandbox.as_ref().err()].into_iter().flatten() {
         warn!(%error, help = error.help, "what builds need does not work");
     }
+    if engine.store().opening_report().is_some() {
+        verify_after_doubt(&engine).await;
+    }
     loop {
         tokio::select! {
             () = stop.cancelled() => return Ok(()),
@@ -195,6 +198,20 @@ async fn care(engine: Engine, stop: CancellationToken) -> Result<()> {
         if let Err(error) = engine.collect().await {
             warn!(%error, "garbage can't be collected");
         }
+    }
+}
+
+/// The store was verified before it was opened, since a write of an earlier life failed halfway; reading every image too
+/// takes longer than a start may.
+async fn verify_after_doubt(engine: &Engine) {
+    match engine.verify(&tokio::sync::watch::Sender::default()).await {
+        Ok(report) => {
+            for problem in &report.problems {
+                error!(problem = problem.what, help = problem.help, "after a write that failed: {}", problem.what);
+            }
+            info!(disks = report.disks, problems = report.problems.len(), "verified after a write that failed");
+        }
+        Err(error) => warn!(%error, "what an earlier write left in doubt can't be verified"),
     }
 }
 

@@ -98,6 +98,7 @@ fn order(state: &Path, build: u64, role: &str, disk: &DiskId, user: &str) -> Mac
         build: BuildNo(build),
         role: role.to_owned(),
         disk: disk.clone(),
+        attach: None,
         cpus: 2,
         memory: 1 << 30,
         disk_size: Some(6 << 30),

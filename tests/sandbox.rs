@@ -29,6 +29,8 @@ use tokio_util::sync::CancellationToken;
 
 const CANARY: &str = "canary-4711";
 const BUNDLE: &str = "images/bundle-x";
+/// Where the program lies, where that is not where it was built: `tests/system.rs` runs some of this in a guest.
+const ELSEWHERE: &str = "FACTORYD_BINARY";
 
 #[derive(Default)]
 struct Heard {
@@ -91,7 +93,7 @@ impl Factory {
             host_key: host_key.split_whitespace().take(2).collect::<Vec<_>>().join(" "),
             ports: vec![(80, meeting.local_addr().unwrap().port())],
         };
-        let settings = Settings::new(&at("state"), PathBuf::from(env!("CARGO_BIN_EXE_factoryd")));
+        let settings = Settings::new(&at("state"), binary());
         Self { place, settings, access, meeting, heard: Arc::default() }
     }
 
@@ -198,6 +200,10 @@ fn guest(place: &Path) -> u16 {
     port
 }
 
+fn binary() -> PathBuf {
+    std::env::var_os(ELSEWHERE).map_or_else(|| env!("CARGO_BIN_EXE_factoryd").into(), PathBuf::from)
+}
+
 fn user() -> String {
     let output = Command::new("id").arg("-un").output().unwrap();
     String::from_utf8(output.stdout).unwrap().trim().to_owned()
@@ -262,6 +268,23 @@ async fn a_playbook_works_on_its_guest_through_the_relay() {
     assert!(text.contains("\"said.stdout\": \"on the guest\""), "{text}");
     assert!(text.contains("local                      : ok=3    changed=2"), "{text}");
     assert!(!text.contains('\x1b') && !text.contains("WARNING"), "{text}");
+}
+
+/// A guest need not compile what Ansible sends; a module of the repository's own is sent in the same way.
+#[tokio::test]
+async fn modules_reach_the_guest_compiled() {
+    let factory = Factory::new();
+    factory.file(
+        "ansible/library/whence.py",
+        "from ansible.module_utils import basic\nbasic.AnsibleModule({}).exit_json(kinds=[path.rsplit('.', 1)[1] for path in \
+         (basic.__file__, __file__)])\n",
+    );
+    let job = factory.ansible(
+        "- hosts: local\n  gather_facts: false\n  tasks:\n  - whence:\n    register: came\n  - debug: {msg: \"as {{ \
+         came.kinds | join(' and ') }}\"}\n",
+    );
+    factory.passes(&job).await;
+    assert!(factory.heard.text().contains("as pyc and pyc"), "{}", factory.heard.text());
 }
 
 /// What a packer template says of inventory, user and surroundings holds for the real Ansible.

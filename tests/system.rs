@@ -1,4 +1,5 @@
-//! The whole factory on real machines: the demo, a daemon that is killed while it provisions, and the unit under systemd.
+//! The whole factory on real machines: the demo, a system image, a base image by URL that is changed before its first boot,
+//! a daemon that is killed while it provisions, and the unit under systemd.
 //!
 //! One after the other, since each machine takes all of a small host where there is no KVM. Base images that recipes make
 //! are kept in `$FACTORYD_TEST_CACHE` (else `target/test-cache`), so that only the first run makes them.
@@ -6,7 +7,12 @@
 #[path = "daemon/factory.rs"]
 #[allow(dead_code, reason = "the other test binary uses the rest")]
 mod factory;
+#[path = "daemon/small_disk.rs"]
+#[allow(dead_code, reason = "the other test binary uses the rest")]
+mod small_disk;
 
+use std::io::{Read as _, Write as _};
+use std::net::TcpListener;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -17,10 +23,11 @@ use rustix::process::Signal;
 use serde_json::Value;
 
 use factory::{Author, BINARY, Factory, pause, program, said, text};
+use small_disk::SmallDisk;
 
 const HERE: &str = env!("CARGO_MANIFEST_DIR");
 /// How long a build with real machines may take.
-const BUILD_WITHIN: Duration = Duration::from_secs(600);
+const BUILD_WITHIN: Duration = Duration::from_secs(900);
 
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 
@@ -99,21 +106,38 @@ fn the_demo_builds_images_that_boot_anywhere_and_redoes_only_what_changed() {
     demo.run("start").ended(0);
     let after = demo.builds();
     assert_eq!(after.len(), builds.len() + 1);
-    let states: Vec<String> = after[0]["stages"]
-        .as_array()
-        .expect("stages")
-        .iter()
-        .map(|stage| format!("{} {}", text(&stage["stage"]), text(&stage["state"])))
-        .collect();
-    assert_eq!(states, ["boot hit", "provision hit", "test hit", "snapshot hit", "render passed"]);
+    assert_eq!(states_of(&after[0]), ["boot hit", "provision hit", "test hit", "snapshot hit", "render passed"]);
     assert_eq!(text(&after[0]["image"]), image, "the image is the same");
     assert!(demo.template(&after[0]).ends_with("# changed\n") && demo.template(&after[0]).contains(&image));
     tell(began, &format!("a changed template was rendered in {:?}", rerun.elapsed()));
+
+    // What people do with images and builds by hand.
+    let pinned = demo.ask(&["images", "pin", &image]).ended(0);
+    assert!(pinned.ends_with(" is published, pinned.\n"), "{pinned}");
+    assert!(demo.ask(&["images"]).ended(0).contains("served, pinned"), "it is listed so");
+    assert!(demo.ask(&["images", "unpin", &image]).ended(0).ends_with(" is published.\n"), "unpinned");
+    assert!(demo.ask(&["images", "deprecate", &image]).ended(0).ends_with(" is deprecated.\n"), "deprecated");
+    assert_eq!(demo.image(&image)["state"], "deprecated");
+    let number = after[0]["build"].to_string();
+    let queued = demo.ask(&["retry", &number, "--from", "render", "--json"]).ended(0);
+    let queued: Value = serde_json::from_str(&queued).expect("JSON");
+    demo.ask(&["logs", "-f", &queued["build"].to_string()]).ended(0);
+    let again = demo.builds()[0].clone();
+    assert_eq!(states_of(&again), ["boot hit", "provision hit", "test hit", "snapshot hit", "render passed"]);
+    // What serves again is nobody's past.
+    assert_eq!(demo.image(&image)["state"], "published");
+    tell(began, "an image was pinned, unpinned and deprecated, and served again by a retry");
 
     share_bases(&demo.state().join("bases"), &cache());
     demo.run("stop").ended(0);
     assert!(!demo.place().exists() && processes_of(&demo.state()).is_empty(), "something is left");
     tell(began, "the demo is gone");
+}
+
+/// The stages of a build with their states.
+fn states_of(build: &Value) -> Vec<String> {
+    let stages = build["stages"].as_array().expect("stages").iter();
+    stages.map(|stage| format!("{} {}", text(&stage["stage"]), text(&stage["state"]))).collect()
 }
 
 /// The demo on a copy of this checkout, so that files can be changed.
@@ -158,6 +182,10 @@ impl Demo {
 
     fn ask(&self, arguments: &[&str]) -> factory::Said {
         said(program(BINARY).args(arguments).env("FACTORYD_SOCKET", self.place().join("factoryd.sock")))
+    }
+
+    fn image(&self, id: &str) -> Value {
+        serde_json::from_str(&self.ask(&["images", "show", id, "--json"]).ended(0)).expect("JSON")
     }
 
     /// The newest first.
@@ -244,6 +272,116 @@ fn follow(factory: &Factory, build: u64, since: Instant) -> Value {
     factory.ended(build)
 }
 
+/// Copies a directory of this repository into an author's.
+fn take(author: &Author, name: &str) {
+    let into = author.path().join(name);
+    std::fs::create_dir_all(into.parent().expect("a directory")).expect("made");
+    said(program("cp").arg("-r").arg(Path::new(HERE).join(name)).arg(into)).ended(0);
+}
+
+#[test]
+fn the_system_image_of_this_repository_is_built_and_tested_as_a_cloud_would_boot_it() {
+    let _alone = alone();
+    let began = Instant::now();
+    let factory = factory_with_bases();
+    let author = Author::new(&[]);
+    take(&author, "os");
+    take(&author, "pipelines/os.yml");
+    author.push(&factory, "A system image");
+    let build = follow(&factory, 1, began);
+    share_bases(&factory.state().join("bases"), &cache());
+    assert_eq!(build["outcome"], "passed", "{build:#}\n{}", factory.tell(["logs", "1"]));
+    let tests: Vec<String> = build["tests"].as_array().expect("tests").iter().map(|test| text(&test["name"])).collect();
+    assert!(
+        tests.len() >= 12 && tests.contains(&"test_the_hostname_is_the_one_of_the_metadata".to_owned()),
+        "{tests:?}"
+    );
+    let image = factory.json(["images", "show", &text(&build["image"])]);
+    assert_eq!(image["properties"]["hw_rng_model"], "virtio", "{image:#}");
+    let kept = factory.tell(["artifacts", "1"]);
+    for console in ["console/change.log", "console/provision.log", "console/test.log"] {
+        assert!(kept.contains(console), "{kept}");
+    }
+    assert!(processes_of(&factory.state()).is_empty(), "{:?}", processes_of(&factory.state()));
+    factory.is_well();
+}
+
+/// Serves a file over HTTP on loopback; gives its URL.
+fn serve(file: PathBuf) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let url = format!("http://{}/base.qcow2", listener.local_addr().expect("an address"));
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.expect("a connection");
+            let read = stream.read(&mut [0; 4096]).expect("a request");
+            assert!(read > 0, "a request");
+            let mut body = std::fs::File::open(&file).expect("the file");
+            let length = body.metadata().expect("its size").len();
+            write!(stream, "HTTP/1.1 200 OK\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n").expect("sent");
+            std::io::copy(&mut body, &mut stream).expect("sent");
+        }
+    });
+    url
+}
+
+/// The stages on a base image by URL. What the changes leave is seen by the first boot, and what a first boot makes was not
+/// there before.
+const CHANGED: &str = r#"      user: root
+      changes:
+        - upload: { from: files/early, to: /etc/early }
+        - name: a name
+          shell: |
+            test "$(id -u)" = 0
+            echo early-bird >"$ROOT/etc/hostname"
+            chroot "$ROOT" sh -c 'cat /etc/early /etc/hostname >/dev/null'
+            ls "$ROOT"/etc/ssh/ssh_host_*_key >"$ROOT/etc/keys-before" 2>/dev/null || true
+            cat "$ROOT/etc/machine-id" >>"$ROOT/etc/keys-before"
+  - provision:
+      steps:
+        - shell: test "$(hostname) $(cat /etc/early)" = "early-bird before the first boot"
+        - shell: test ! -s /etc/keys-before && test -s /etc/ssh/ssh_host_ed25519_key && test -s /etc/machine-id
+        - shell: cat /etc/machine-id >/etc/first-id
+  - test:
+      steps:
+        - shell: test "$(hostname)" = early-bird && test "$(cat /etc/machine-id)" != "$(cat /etc/first-id)"
+  - snapshot: { name: changed }
+"#;
+
+#[test]
+fn a_base_image_by_url_is_changed_before_its_first_boot() {
+    let _alone = alone();
+    let began = Instant::now();
+    let mut factory = Factory::stopped("", "[download]\nallow_private = [\"127.0.0.0/8\"]\n");
+    share_bases(&cache(), &factory.state().join("bases"));
+    factory.start();
+    let author = Author::new(&[]);
+    author.write("images/base-debian/build-vars.yml", "bundle:\n  name: base-debian\n");
+    let pipeline = |bundle: &str, stages: &str| format!("version: 1\nbundles: [{bundle}]\nstages:\n{stages}");
+    author.write(
+        "pipelines/base.yml",
+        pipeline("images/base-debian", &format!("{}  - snapshot: {{ name: base }}\n", recipe())),
+    );
+    author.push(&factory, "A base image");
+    let base = follow(&factory, 1, began);
+    share_bases(&factory.state().join("bases"), &cache());
+    let disk = factory.path("base.qcow2");
+    factory.run(["images", "export", &text(&base["image"]), "-o", disk.to_str().expect("UTF-8")]).ended(0);
+    let listed = factory.json(["images", "show", &text(&base["image"])]);
+    let (url, sum) = (serve(disk), text(&listed["sha256"]));
+
+    author.write("os/by-url/build-vars.yml", "bundle:\n  name: by-url\n");
+    author.write("os/by-url/files/early", "before the first boot\n");
+    let boot = format!("  - boot:\n      image: {{ url: \"{url}\", sha256: \"{sum}\", format: qcow2 }}\n{CHANGED}");
+    author.write("pipelines/by-url.yml", pipeline("os/by-url", &boot));
+    author.push(&factory, "A changed one");
+    let build = follow(&factory, 2, began);
+    let log = factory.tell(["logs", "2"]);
+    assert_eq!(build["outcome"], "passed", "{build:#}\n{log}");
+    assert!(log.contains("(ext4) is mounted on /run/factoryd-root"), "{log}");
+    assert!(build["image"].is_string(), "{build}");
+    factory.is_well();
+}
+
 /// A bundle that takes its time in the middle of its first step, and whose playbook and tests run on the factory's host.
 fn slow_bundle(author: &Author) {
     author.write("images/bundle-slow/build-vars.yml", "bundle:\n  name: bundle-slow\n");
@@ -315,6 +453,18 @@ fn a_service_that_is_killed_while_it_provisions_goes_on_and_leaves_nothing() {
     }
     factory.is_well();
     share_bases(&factory.state().join("bases"), &cache());
+}
+
+/// The tests of the sandbox as they were built beside this one.
+fn sandbox_tests() -> PathBuf {
+    let here = std::env::current_exe().expect("this program");
+    let built = std::fs::read_dir(here.parent().expect("a directory")).expect("a directory").flatten();
+    let programs = built.map(|entry| entry.path()).filter(|path| {
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        name.starts_with("sandbox-") && path.extension().is_none()
+    });
+    let age = |path: &PathBuf| path.metadata().and_then(|found| found.modified()).ok();
+    programs.max_by_key(age).expect("tests/sandbox.rs is built: cargo test --test sandbox --no-run")
 }
 
 /// What is asked of the service inside the guest. A line that fails ends it, and is the last that the log shows.
@@ -401,6 +551,19 @@ sed -e 's|^ExecStart=.*|ExecStart=/usr/local/bin/probe|' -e 's|^Type=.*|Type=one
   -e '/^WatchdogSec/d;/^Restart/d;s/^TimeoutStartSec=.*/TimeoutStartSec=8min/' /etc/systemd/system/factoryd.service >/etc/systemd/system/probe.service
 systemctl start probe || { journalctl -u probe -n 80 --no-pager; exit 1; }
 journalctl -u probe -n 20 --no-pager
+# A repository's tests in the sandbox, and an sshd in the place of their guest: what a build does on this host, under the
+# unit's own settings. A playbook does not end in two minutes in here, and a whole machine not in an hour.
+cat >/usr/local/bin/steps <<'STEPS'
+#!/bin/sh
+set -eux
+export FACTORYD_BINARY=/usr/bin/factoryd
+exec /usr/local/bin/sandbox-tests --exact a_test_sees_no_other_build_no_socket_and_no_network_but_its_guest
+STEPS
+chmod 0755 /usr/local/bin/steps
+sed 's|^ExecStart=.*|ExecStart=/usr/local/bin/steps|' /etc/systemd/system/probe.service >/etc/systemd/system/steps.service
+systemctl start steps || { journalctl -u steps -n 80 --no-pager; exit 1; }
+journalctl -u steps -n 20 --no-pager | tee /tmp/steps
+grep '1 passed; 0 failed' /tmp/steps
 # What the daemon's memory is at rest, unoptimised.
 grep VmRSS "/proc/$(systemctl show -P MainPID factoryd)/status"
 began=$SECONDS
@@ -429,14 +592,18 @@ fn the_unit_runs_under_systemd_with_its_sandbox() {
         let from = Path::new(HERE).join(file);
         std::fs::copy(&from, unit.join(from.file_name().expect("a name"))).expect("copied");
     }
-    said(program("strip").arg("-o").arg(author.path().join("os/host/factoryd")).arg(BINARY)).ended(0);
-    let packages = "packages: [git, bubblewrap, qemu-system-x86, qemu-utils, mmdebstrap, fakechroot, fakeroot, ";
+    for (name, built) in [("factoryd", PathBuf::from(BINARY)), ("sandbox-tests", sandbox_tests())] {
+        said(program("strip").arg("-o").arg(author.path().join("os/host").join(name)).arg(built)).ended(0);
+    }
+    let packages = "packages: [git, bubblewrap, qemu-system-x86, qemu-utils, mmdebstrap, fakechroot, fakeroot, \
+                    python3-pytest, openssh-client, ";
     // Room for what the daemon wants to be free before it starts a build.
     let stages = recipe().replace("packages: [", packages).replace("memory: 1GiB", "memory: 1GiB\n      disk: 8GiB");
     assert!(stages.contains(packages) && stages.contains("disk: 8GiB"), "{stages}");
     let pipeline = format!(
         "version: 1\nbundles: [os/host]\nstages:\n{stages}  - provision:\n      steps:\n\
          \x20       - upload: {{ from: factoryd, to: /usr/bin/factoryd, mode: \"0755\" }}\n\
+         \x20       - upload: {{ from: sandbox-tests, to: /usr/local/bin/sandbox-tests, mode: \"0755\" }}\n\
          \x20       - upload: {{ from: unit, to: /root/unit }}\n\
          \x20       - script: check.sh\n"
     );
@@ -447,4 +614,66 @@ fn the_unit_runs_under_systemd_with_its_sandbox() {
     let log = factory.tell(["logs", "1"]);
     share_bases(&factory.state().join("bases"), &cache());
     assert!(build["outcome"] == "passed" && log.contains("the unit works"), "{build:#}\n{log}");
+}
+
+/// Makes the shared base image where there is none yet: a small disk has no room for making it.
+fn make_base_once(since: Instant) {
+    // Others keep base images there too.
+    let made = cache().join("the-base-is-made");
+    if made.exists() {
+        return;
+    }
+    let factory = factory_with_bases();
+    let author = Author::new(&[]);
+    author.write("images/bundle-base/build-vars.yml", "bundle:\n  name: bundle-base\n");
+    let stages =
+        format!("version: 1\nbundles: [images/bundle-base]\nstages:\n{}  - snapshot: {{ name: base }}\n", recipe());
+    author.write("pipelines/bundle.yml", stages);
+    author.push(&factory, "Make the base image");
+    assert_eq!(follow(&factory, 1, since)["outcome"], "passed");
+    share_bases(&factory.state().join("bases"), &cache());
+    std::fs::write(made, "").expect("written");
+}
+
+/// A bundle on the base image of this repository, whose only step is a shell command.
+fn step(author: &Author, name: &str, command: &str) {
+    author.write(&format!("os/{name}/build-vars.yml"), format!("bundle:\n  name: {name}\n"));
+    let steps = format!("  - provision:\n      steps:\n        - shell: {command}\n");
+    let pipeline = format!(
+        "version: 1\nbundles: [os/{name}]\nstages:\n{}      disk: 8GiB\n{steps}  - snapshot: {{ name: {name} }}\n",
+        recipe()
+    );
+    author.write(&format!("pipelines/{name}.yml"), pipeline);
+}
+
+#[test]
+fn a_guest_that_fills_the_disk_is_ended_and_the_next_floods_its_log() {
+    let _alone = alone();
+    let began = Instant::now();
+    make_base_once(began);
+    let mut disk = SmallDisk::new(1536, "[limits]\ndisk_free = \"256MiB\"\nlog = \"1MiB\"\n");
+    share_bases(&cache(), &disk.file("bases"));
+    disk.start();
+    let author = Author::new(&[]);
+    step(&author, "fill", "\"yes | dd of=/big bs=1M iflag=fullblock\"");
+    // A gigabyte takes eight minutes where machines are emulated, and nothing but time changes with it.
+    step(&author, "flood", "\"yes $(printf %0999d 0) | head -c 128M; echo the flood is over\"");
+    let shown = disk.push(&author, "Fill and flood").ended(0);
+    assert!(shown.contains("waits for disk space: it may write 8.0 GiB; of "), "{shown}");
+    let filled = follow(&disk.factory, 1, began);
+    assert_eq!((&filled["outcome"], &filled["error"]["stage"]), (&"failed".into(), &"provision".into()), "{filled:#}");
+    let message = text(&filled["error"]["message"]);
+    assert!(message.starts_with("the disk would be full: ") && message.contains("128.0 MiB must be"), "{message}");
+
+    // Its machine is gone, so the other one has room, and its log has its limit.
+    let flooded = follow(&disk.factory, 2, began);
+    assert_eq!(flooded["outcome"], "passed", "{flooded:#}");
+    let log = disk.factory.tell(["logs", "2"]);
+    assert!(
+        log.len() < 4 << 20 && log.contains(" bytes of the log were dropped"),
+        "{}",
+        &log[log.len().saturating_sub(2000)..]
+    );
+    tell(began, &format!("the daemon had at most {} MiB resident", disk.factory.most_resident() >> 10));
+    disk.factory.is_well();
 }

@@ -8,6 +8,7 @@ use clap::{Args, Subcommand};
 use super::client::escape;
 use super::text::{self, plural};
 use super::{BuildArgument, Context, Failure};
+use crate::domain::places::LATEST_LOG;
 use crate::server::wire::ArtifactsView;
 
 #[derive(Debug, Args)]
@@ -48,13 +49,14 @@ async fn list(context: &Context, number: u64) -> Result<(), Failure> {
         for artifact in &answer.artifacts {
             let _ = writeln!(out, "{:>10}  {}", text::bytes(artifact.size), artifact.path);
         }
-        match answer.artifacts.first() {
+        let log = answer.artifacts.iter().find(|artifact| artifact.path == LATEST_LOG);
+        match log.or(answer.artifacts.first()) {
             None => format!("#{number} left no artifacts.\n"),
-            Some(first) => {
+            Some(one) => {
                 format!(
                     "{out}{}.\nFetch: factoryd artifacts {number} get {}\n",
                     plural(answer.artifacts.len(), "artifact"),
-                    first.path
+                    one.path
                 )
             }
         }

@@ -10,13 +10,14 @@ use super::outputs::{self, Looked};
 use super::plan::repository_name;
 use super::text::{Style, plural};
 use super::{Context, Failure};
+use crate::domain::path::RepoPath;
 use crate::domain::pipeline::{Action, BaseImage, Boot, Pipeline, Stage, Step};
 use crate::domain::value::Value;
 use crate::manifest::directory::Directory;
 use crate::manifest::fault::Fault;
-use crate::manifest::reading::{BundleReading, Reading};
+use crate::manifest::reading::{BundleReading, Reading, Unbuildable};
 use crate::manifest::{Cache, read};
-use crate::server::wire::path_bytes;
+use crate::server::wire::{FaultView, path_bytes};
 
 #[derive(Debug, Args)]
 pub(super) struct Options {
@@ -52,16 +53,6 @@ struct StageCheck {
     steps: Vec<serde_json::Map<String, serde_json::Value>>,
 }
 
-#[derive(Serialize)]
-struct FaultView {
-    file: String,
-    line: usize,
-    column: usize,
-    code: String,
-    message: String,
-    help: String,
-}
-
 impl From<&Fault> for FaultView {
     fn from(fault: &Fault) -> Self {
         Self {
@@ -86,33 +77,59 @@ pub(super) fn run(context: &Context, options: &Options) -> Result<(), Failure> {
     let looked: Vec<Looked> =
         reading.bundles.iter().map(|bundle| outputs::look(&tree, bundle)).collect::<Result<_, _>>()?;
     let view = CheckView {
-        bundles: reading.bundles.iter().zip(&looked).map(|(bundle, looked)| bundle_check(bundle, looked)).collect(),
+        bundles: bundle_checks(&reading, &looked),
         faults: reading.faults.iter().map(FaultView::from).collect(),
     };
     let is_good = reading.faults.is_empty()
+        && reading.elsewhere.is_empty()
         && reading.bundles.iter().all(|bundle| bundle.verdict.is_ok())
         && looked.iter().all(|looked| looked.faults.is_empty());
     context.print(&view, |_, style| describe(&reading, &looked, style))?;
     if is_good { Ok(()) } else { Err(Failure::quiet()) }
 }
 
+/// The bundles, and what lies elsewhere, sorted by path.
+fn bundle_checks(reading: &Reading, looked: &[Looked]) -> Vec<BundleCheck> {
+    let bundles =
+        reading.bundles.iter().zip(looked).map(|(bundle, looked)| (&bundle.path, bundle_check(bundle, looked)));
+    let elsewhere = reading.elsewhere.iter().map(|(path, why)| (path, refused(path, why, &Looked::default())));
+    let mut checks: Vec<_> = bundles.chain(elsewhere).collect();
+    checks.sort_by_key(|(path, _)| *path);
+    checks.into_iter().map(|(_, check)| check).collect()
+}
+
+fn refused(path: &RepoPath, why: &Unbuildable, looked: &Looked) -> BundleCheck {
+    let faults = why.faults.iter().chain(&looked.faults).map(FaultView::from).collect();
+    BundleCheck {
+        bundle: path.to_string(),
+        path_bytes: path_bytes(path),
+        verdict: "unbuildable",
+        reason: why.reason.clone(),
+        faults,
+        warnings: looked.warnings.iter().map(FaultView::from).collect(),
+        stages: Vec::new(),
+    }
+}
+
 fn bundle_check(bundle: &BundleReading, looked: &Looked) -> BundleCheck {
-    let views = |own: &[Fault], found: &[Fault]| own.iter().chain(found).map(FaultView::from).collect::<Vec<_>>();
-    let (verdict, reason, faults, warnings, stages) = match &bundle.verdict {
-        Ok(buildable) => {
-            ("buildable", String::new(), [].as_slice(), buildable.warnings.as_ref(), stage_checks(&buildable.pipeline))
-        }
-        Err(unbuildable) => {
-            ("unbuildable", unbuildable.reason.clone(), unbuildable.faults.as_slice(), [].as_slice(), Vec::new())
-        }
+    let buildable = match &bundle.verdict {
+        Ok(buildable) => buildable,
+        Err(why) => return refused(&bundle.path, why, looked),
     };
-    let (faults, warnings) = (views(faults, &looked.faults), views(warnings, &looked.warnings));
-    let path_bytes = path_bytes(&bundle.path);
-    BundleCheck { bundle: bundle.path.to_string(), path_bytes, verdict, reason, faults, warnings, stages }
+    BundleCheck {
+        bundle: bundle.path.to_string(),
+        path_bytes: path_bytes(&bundle.path),
+        verdict: "buildable",
+        reason: String::new(),
+        faults: looked.faults.iter().map(FaultView::from).collect(),
+        warnings: buildable.warnings.iter().chain(&looked.warnings).map(FaultView::from).collect(),
+        stages: stage_checks(&buildable.pipeline),
+    }
 }
 
 fn stage_checks(pipeline: &Pipeline) -> Vec<StageCheck> {
     let steps = |stage: Stage| match stage {
+        Stage::Boot => Some(pipeline.boot.changes.as_slice()),
         Stage::Provision => pipeline.provision.as_ref().map(|provision| provision.steps.as_ref()),
         Stage::Test => pipeline.test.as_ref().map(|test| test.steps.as_ref()),
         _ => None,
@@ -250,6 +267,10 @@ fn describe(reading: &Reading, looked: &[Looked], style: Style) -> String {
                 let _ = writeln!(out, "{}", line.trim_end());
             }
         }
+    }
+    for (path, why) in &reading.elsewhere {
+        bad += 1;
+        let _ = writeln!(out, "{} {path}  {}", style.mark("unbuildable"), why.reason);
     }
     let verb = |count: usize| if count == 1 { "is" } else { "are" };
     let _ = match (good, bad) {

@@ -75,10 +75,10 @@ async fn list(context: &Context) -> Result<(), Failure> {
         let width = answer.images.iter().map(|image| image.name.chars().count()).max().unwrap_or(0);
         let mut out = String::new();
         for image in &answer.images {
-            let notes = [(image.served, "served"), (image.pinned, "pinned")];
-            let notes: Vec<&str> = notes.into_iter().filter(|(is, _)| *is).map(|(_, word)| word).collect();
-            let _ = writeln!(
-                out,
+            let fresh = image.freshness.as_ref().map(|freshness| freshness.state.as_str());
+            let notes = [image.served.then_some("served"), fresh, image.pinned.then_some("pinned")];
+            let notes: Vec<&str> = notes.into_iter().flatten().collect();
+            let line = format!(
                 "{} {}  {:width$}  {:>8}  #{} {}",
                 style.mark(&image.state),
                 image.image,
@@ -87,9 +87,19 @@ async fn list(context: &Context) -> Result<(), Failure> {
                 image.build,
                 notes.join(", "),
             );
+            let _ = writeln!(out, "{}", line.trim_end());
+            if let Some(reason) = stale(image) {
+                let _ = writeln!(out, "            {}", text::cut(reason, style.width.saturating_sub(12)));
+            }
         }
         out
     })
+}
+
+/// Why an image is stale; `None` where it is not.
+pub(super) fn stale(image: &ImageView) -> Option<&str> {
+    let freshness = image.freshness.as_ref().filter(|freshness| freshness.is_stale())?;
+    Some(&freshness.reason)
 }
 
 async fn change(context: &Context, image: &str, verb: &str) -> Result<(), Failure> {
@@ -101,13 +111,17 @@ async fn change(context: &Context, image: &str, verb: &str) -> Result<(), Failur
 }
 
 fn describe(image: &ImageView) -> String {
-    let mut out = format!("{} is {}.\n\n", image.name, image.state);
+    let mut out = match image.freshness.as_ref().map(|freshness| (freshness.is_stale(), &freshness.reason)) {
+        Some((true, reason)) => format!("{} is {} and stale: {reason}\n\n", image.name, image.state),
+        Some((false, _)) => format!("{} is {} and fresh.\n\n", image.name, image.state),
+        None => format!("{} is {}.\n\n", image.name, image.state),
+    };
     let mut row = |name: &str, value: &str| {
         let _ = writeln!(out, "  {name:<10} {value}");
     };
     row("image", &image.image);
     row("bundle", &image.bundle);
-    row("build", &format!("#{} of {}", image.build, short(&image.commit)));
+    row("build", &format!("#{} of {}, {}", image.build, short(&image.commit), text::moment(image.made)));
     row("file", &format!("{}, {}", text::bytes(image.size), image.sha256));
     row("base", &image.base);
     row("min disk", &format!("{} GiB", image.min_disk));

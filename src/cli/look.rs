@@ -52,6 +52,10 @@ pub(super) async fn builds(context: &Context, options: &BuildsOptions) -> Result
                 short(&build.commit),
                 text::ago(build.queued, now()),
             );
+            if let Some(stale) = build.freshness.as_ref().filter(|freshness| freshness.is_stale()) {
+                let reason = format!("its image is stale: {}", stale.reason);
+                let _ = writeln!(out, "            {}", text::cut(&reason, style.width.saturating_sub(12)));
+            }
         }
         out
     })
@@ -84,7 +88,13 @@ fn show_text(show: &ShowView, style: Style) -> String {
     };
     let subject = show.subject.as_deref().map(|subject| format!(" {subject}")).unwrap_or_default();
     let author = show.author.as_deref().map(|author| format!(" by {author}")).unwrap_or_default();
-    let _ = writeln!(out, "  {}, {}{author}, {}{took}", build.bundle, short(&build.commit), text::moment(build.queued));
+    let _ = writeln!(
+        out,
+        "  {}, {}{author}, {}{took}",
+        build.bundle,
+        short(&build.commit),
+        text::when(build.queued, now())
+    );
     if !subject.is_empty() {
         let _ = writeln!(out, " {}", text::cut(&subject, style.width.saturating_sub(1)));
     }
@@ -98,10 +108,9 @@ fn show_text(show: &ShowView, style: Style) -> String {
         }
     }
     out.push('\n');
-    for stage in &build.stages {
-        let _ = writeln!(out, "{}", stage_line(stage));
-    }
-    tests(&mut out, show);
+    stage_lines(&mut out, build);
+    tests(&mut out, show, style);
+    warnings(&mut out, show, style);
     ending(&mut out, show);
     out
 }
@@ -127,24 +136,44 @@ fn headline(build: &BuildView, style: Style) -> String {
     }
 }
 
-fn stage_line(stage: &StageView) -> String {
-    let mark = match stage.state.as_str() {
-        "hit" => '=',
-        "passed" => '#',
-        "running" => '>',
-        "failed" | "cancelled" => '!',
-        _ => '.',
-    };
-    let seconds = stage.seconds.map(text::took).unwrap_or_default();
-    let reason = match stage.state.as_str() {
-        "skipped" => "not reached".to_owned(),
-        "waiting" => String::new(),
-        _ => stage.reason.clone(),
-    };
-    format!("  {:<10} {mark} {:<9} {seconds:>12}  {reason}", stage.stage, stage.state).trim_end().to_owned()
+/// The stages that were reached, a line each; the others in one.
+fn stage_lines(out: &mut String, build: &BuildView) {
+    let is_ahead = |stage: &&StageView| matches!(stage.state.as_str(), "skipped" | "waiting");
+    for stage in build.stages.iter().filter(|stage| !is_ahead(stage)) {
+        let _ = writeln!(out, "{}", stage_line(stage, build));
+    }
+    let ahead: Vec<&str> = build.stages.iter().filter(is_ahead).map(|stage| stage.stage.as_str()).collect();
+    if !ahead.is_empty() {
+        let word = if build.outcome.is_some() { "not reached" } else { "to come" };
+        let _ = writeln!(out, "  {}  {word}", ahead.join(", "));
+    }
 }
 
-fn tests(out: &mut String, show: &ShowView) {
+fn stage_line(stage: &StageView, build: &BuildView) -> String {
+    let (mark, word) = match (stage.state.as_str(), stage.plan.as_deref()) {
+        ("running", _) => ('>', "running"),
+        ("hit", _) => ('=', "hit"),
+        (_, Some("changed")) => ('~', "changed"),
+        (_, Some("miss")) => ('+', "miss"),
+        ("passed", _) => ('#', "passed"),
+        (state, _) => ('!', state),
+    };
+    let time = match (stage.seconds, stage.saved) {
+        (_, Some(saved)) => format!("saved {}", text::took(saved)),
+        (Some(seconds), None) => text::took(seconds),
+        (None, None) => String::new(),
+    };
+    let failed = build.error.as_ref().filter(|error| error.stage.as_deref() == Some(&stage.stage));
+    let reason = match (stage.state.as_str(), failed.map(|error| error.step.as_deref()), &stage.step) {
+        ("failed", Some(Some(step)), _) => format!("failed in {step}"),
+        (state @ ("failed" | "cancelled"), ..) => state.to_owned(),
+        ("running", _, Some(step)) => step.clone(),
+        _ => stage.reason.clone(),
+    };
+    format!("  {:<10} {mark} {word:<7} {time:>17}  {reason}", stage.stage).trim_end().to_owned()
+}
+
+fn tests(out: &mut String, show: &ShowView, style: Style) {
     if show.tests.is_empty() {
         return;
     }
@@ -158,7 +187,24 @@ fn tests(out: &mut String, show: &ShowView) {
         count("skipped")
     );
     for test in show.tests.iter().filter(|test| matches!(test.outcome.as_str(), "failed" | "error")).take(10) {
-        let _ = writeln!(out, "    ✗ {}::{}", test.suite, test.name);
+        let _ = writeln!(out, "    {} {}::{}", style.sign("failed"), test.suite, test.name);
+    }
+}
+
+/// The most warnings that are shown one by one.
+const MOST_WARNINGS: usize = 10;
+
+fn warnings(out: &mut String, show: &ShowView, style: Style) {
+    if show.warnings.is_empty() {
+        return;
+    }
+    let _ = writeln!(out, "\n  {} about its outputs", plural(show.warnings.len(), "warning"));
+    for warning in show.warnings.iter().take(MOST_WARNINGS) {
+        let _ = writeln!(out, "    {} {}:{}", style.sign("stale"), warning.file, warning.line);
+        let _ = writeln!(out, "      {}", text::cut(&warning.message, style.width.saturating_sub(6)));
+    }
+    if show.warnings.len() > MOST_WARNINGS {
+        let _ = writeln!(out, "    and {} more", show.warnings.len() - MOST_WARNINGS);
     }
 }
 
@@ -167,9 +213,15 @@ fn ending(out: &mut String, show: &ShowView) {
     out.push('\n');
     let _ = match (&show.served, build.image.is_some()) {
         (Some(image), true) => writeln!(out, "  Image {} {}", image.image, image.name),
-        (Some(image), false) => writeln!(out, "  No image. Still served: {}.", image.name),
+        (Some(image), false) => {
+            let age = text::age(image.made, now());
+            writeln!(out, "  No image. Still served: {}, {}, {age}.", image.name, image.state)
+        }
         (None, _) => writeln!(out, "  No image."),
     };
+    if let Some(reason) = show.served.as_ref().and_then(super::images::stale) {
+        let _ = writeln!(out, "  It is stale: {reason}");
+    }
     if !show.artifacts.is_empty() {
         let _ = writeln!(out, "  {}: factoryd artifacts {}", plural(show.artifacts.len(), "artifact"), build.build);
     }
@@ -227,15 +279,30 @@ pub(super) async fn deliveries(context: &Context) -> Result<(), Failure> {
                 out,
                 "{:>5}  {}  {:<5} {} by {}: {}\n       {became}",
                 delivery.delivery,
-                text::moment(delivery.at),
+                text::when(delivery.at, now()),
                 delivery.kind,
                 delivery.repository,
                 delivery.by,
-                delivery.what,
+                moved(&delivery.what),
             );
         }
         out
     })
+}
+
+/// What moved, from git's `old new ref; …`; anything else as it is.
+fn moved(what: &str) -> String {
+    let moves = what.split("; ").map(|update| {
+        let [old, new, name] = update.split(' ').collect::<Vec<_>>()[..] else { return update.to_owned() };
+        let name = name.strip_prefix("refs/heads/").or_else(|| name.strip_prefix("refs/")).unwrap_or(name);
+        let is_nothing = |id: &str| id.chars().all(|digit| digit == '0');
+        match (is_nothing(old), is_nothing(new)) {
+            (true, _) => format!("{name} is new, at {}", short(new)),
+            (_, true) => format!("{name} is gone, was at {}", short(old)),
+            _ => format!("{name} {} → {}", short(old), short(new)),
+        }
+    });
+    moves.collect::<Vec<_>>().join("; ")
 }
 
 pub(super) async fn gc(context: &Context) -> Result<(), Failure> {
@@ -273,16 +340,102 @@ pub(super) async fn verify(context: &Context) -> Result<(), Failure> {
     told?;
     let answer =
         answer.ok_or_else(|| Failure::unreachable("the daemon broke off before it had looked at everything"))?;
-    context.print(&answer, |verify, _| match verify.problems.as_slice() {
+    context.print(&answer, |verify, style| match verify.problems.as_slice() {
         [] => format!("The store is whole: {} looked at.\n", plural(verify.checked, "thing")),
         problems => {
             let mut out =
                 format!("{} of {} looked at.\n", plural(problems.len(), "problem"), plural(verify.checked, "thing"));
             for problem in problems {
-                let _ = writeln!(out, "  ✗ {problem}");
+                let _ = writeln!(out, "  {} {problem}", style.sign("failed"));
             }
             out
         }
     })?;
     if answer.problems.is_empty() { Ok(()) } else { Err(Failure::quiet()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn stage(stage: &str, state: &str, plan: &str, reason: &str) -> Value {
+        json!({"stage": stage, "state": state, "seconds": 226.0, "reason": reason, "plan": plan})
+    }
+
+    fn image(freshness: Option<&str>) -> Value {
+        json!({
+            "image": "f51eb4a3", "name": "web-2026-11-031402", "state": "published", "sha256": "", "size": 1,
+            "bundle": "images/web", "build": 31, "properties": {}, "copies": [], "min_disk": 2, "base": "", "commit": "",
+            "pinned": false, "served": true, "made": now() - 19 * 86_400_000,
+            "freshness": freshness.map(|reason| json!({"state": "stale", "reason": reason})),
+        })
+    }
+
+    /// What `show` says of a failed build with these changes.
+    fn shown(change: impl FnOnce(&mut Value)) -> String {
+        let mut hit = stage("boot", "hit", "hit", "from #38");
+        hit["seconds"] = Value::Null;
+        hit["saved"] = json!(69.0);
+        let stages = [
+            hit,
+            stage("provision", "passed", "changed", "ansible/roles/zabbix/tasks/main.yml 9f3c1e → 41aa07"),
+            stage("test", "failed", "miss", "follows provision"),
+            stage("snapshot", "skipped", "skipped", ""),
+            stage("render", "skipped", "skipped", ""),
+        ];
+        let mut show = json!({
+            "build": 42, "repository": "factory", "bundle": "images/web", "branch": "main", "commit": "3f9c2e1000",
+            "state": "finished", "outcome": "failed", "reason": "", "image": null, "stages": stages, "by": "push",
+            "error": {"stage": "test", "step": "pytest", "line": 1272, "message": "2 of 31 tests failed.", "help": ""},
+            "attempt": 1, "queued": now(), "started": 0, "ended": 708_000, "subject": "open 10051", "author": "marie",
+            "lines": [{"line": 1272, "at": 0, "stage": "test", "step": 3, "text": "E   AssertionError: 10051 is closed"}],
+            "tests": [], "served": image(None), "artifacts": [],
+        });
+        change(&mut show);
+        let show: ShowView = serde_json::from_value(show).expect("a build");
+        show_text(&show, Style { colour: false, unicode: true, width: 80 })
+    }
+
+    #[test]
+    fn a_failed_build_shows_its_error_first_and_what_each_stage_was_run_for() {
+        let said = shown(|_| {});
+        let wanted = "✗ Build #42 failed at test › pytest: 2 of 31 tests failed.";
+        assert_eq!(said.lines().next(), Some(wanted));
+        for line in [
+            "   1272  E   AssertionError: 10051 is closed",
+            "  boot       = hit      saved 1 min 09 s  from #38",
+            "  provision  ~ changed        3 min 46 s  ansible/roles/zabbix/tasks/main.yml 9f3c1e → 41aa07",
+            "  test       + miss           3 min 46 s  failed in pytest",
+            "  snapshot, render  not reached",
+            "  No image. Still served: web-2026-11-031402, published, 19 d.",
+        ] {
+            assert!(said.lines().any(|said| said == line), "{line:?} is missing:\n{said}");
+        }
+    }
+
+    #[test]
+    fn a_stale_image_and_warnings_are_said_where_the_build_is_shown() {
+        let said = shown(|show| {
+            show["served"] = image(Some("marked by a shared change: /shared/motd 1 → 2"));
+            let warning = json!({
+                "file": "images/web/output/a.yml.j2", "line": 3, "column": 1, "code": "not-yaml", "help": "",
+                "message": "this is not YAML",
+            });
+            show["warnings"] = json!([warning]);
+        });
+        let lines = "  1 warning about its outputs\n    ◇ images/web/output/a.yml.j2:3\n      this is not YAML\n";
+        assert!(said.contains(lines), "{said}");
+        assert!(said.contains("  It is stale: marked by a shared change: /shared/motd 1 → 2\n"), "{said}");
+    }
+
+    #[test]
+    fn a_delivery_says_which_branch_moved() {
+        let (none, old, new) = ("0".repeat(40), "a".repeat(40), "b".repeat(40));
+        assert_eq!(moved(&format!("{none} {new} refs/heads/main")), "main is new, at bbbbbbb");
+        let two = format!("{old} {new} refs/heads/main; {old} {none} refs/tags/v1");
+        assert_eq!(moved(&two), "main aaaaaaa → bbbbbbb; tags/v1 is gone, was at aaaaaaa");
+        assert_eq!(moved("something else"), "something else");
+    }
 }

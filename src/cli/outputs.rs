@@ -6,7 +6,7 @@ use crate::domain::path::RepoPath;
 use crate::domain::pipeline::{Lint, Render};
 use crate::domain::tree::Tree;
 use crate::manifest::directory::Directory;
-use crate::manifest::fault::{Fault, Source};
+use crate::manifest::fault::Fault;
 use crate::manifest::reading::BundleReading;
 use crate::manifest::{MOST_BYTES, old_playbooks, read_vars};
 use crate::render::{self, Engines, Outcome, Stamp, Variables};
@@ -17,6 +17,7 @@ const IMAGE: &str = "ffffffff-ffff-4fff-bfff-ffffffffffff";
 const STAMP: Stamp = Stamp { year: 2000, month: 1, day: 1, hour: 0, minute: 0, second: 0 };
 
 /// What was found in a bundle.
+#[derive(Default)]
 pub(super) struct Looked {
     /// What the pipeline holds for an error.
     pub(super) faults: Vec<Fault>,
@@ -58,22 +59,8 @@ fn rendered(tree: &Directory, directory: &RepoPath, render: &Render) -> Result<V
         Err(failed) => Outcome { rendered: Vec::new(), failed },
     };
     let mut faults: Vec<Fault> = outcome.failed.iter().map(|failed| failed.fault(directory)).collect();
-    for result in outcome.rendered {
-        let Some(path) = directory.join(result.template.as_bytes()) else { continue };
-        let source = tree.read(&path, MOST_BYTES).unwrap_or_default();
-        let source = Source::new(path.to_string(), &String::from_utf8_lossy(&source));
-        faults.extend(result.warnings.into_iter().map(|warning| in_template(warning, &source)));
+    for result in &outcome.rendered {
+        faults.extend(render::in_template(tree, directory, result));
     }
     Ok(faults)
-}
-
-/// A fault of a result as one of its template: the line is the same where the template has it.
-fn in_template(mut fault: Fault, template: &Source) -> Fault {
-    let written = template.line(fault.line);
-    let is_same = written.trim_end() == fault.snippet.as_deref().unwrap_or_default() || written.contains("{{");
-    if fault.line > 0 && !is_same {
-        fault.message = format!("{} (line {} of the result)", fault.message, fault.line);
-    }
-    template.name().clone_into(&mut fault.file);
-    fault
 }

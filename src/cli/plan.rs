@@ -106,11 +106,7 @@ fn is_work(bundle: &BundlePlanView) -> bool {
 fn describe(plan: &PlanView, style: Style) -> String {
     let work: Vec<_> = plan.bundles.iter().filter(|bundle| is_work(bundle)).collect();
     let mut out = String::new();
-    let all = plural(plan.bundles.len(), "bundle");
-    let _ = match work.len() {
-        0 => writeln!(out, "Nothing would be built: {all} at {}.", short(&plan.commit)),
-        count => writeln!(out, "{count} of {all} would build, at {}.", short(&plan.commit)),
-    };
+    let _ = writeln!(out, "{}", answer(plan, &work));
     for bundle in &work {
         bundle_lines(&mut out, bundle, style);
     }
@@ -123,10 +119,30 @@ fn describe(plan: &PlanView, style: Style) -> String {
     out
 }
 
+/// How much there is to do, and how long that takes where it is known; else which commit that is.
+fn answer(plan: &PlanView, work: &[&BundlePlanView]) -> String {
+    let (all, commit) = (plural(plan.bundles.len(), "bundle"), short(&plan.commit));
+    let stale = plan.bundles.iter().filter(|bundle| bundle.action == "stale").count();
+    match (work.len(), stale, plan.about) {
+        (0, 0, _) => format!("Nothing would be built: {all} at {commit}."),
+        (0, stale, _) => {
+            let verb = if stale == 1 { "is" } else { "are" };
+            format!("Nothing would be built: {all} at {commit}, {stale} {verb} stale.")
+        }
+        (count, _, Some(about)) => {
+            let open = if work.iter().any(|bundle| bundle.about.is_none()) { " or more" } else { "" };
+            format!("{count} of {all} would build, in {}{open}.", text::roughly(about))
+        }
+        (count, _, None) => format!("{count} of {all} would build, at {commit}."),
+    }
+}
+
 fn bundle_lines(out: &mut String, bundle: &BundlePlanView, style: Style) {
     let stages: Vec<String> =
         bundle.stages.iter().map(|stage| format!("{} {}", stage.stage, text::plan_mark(stage))).collect();
-    let action = if bundle.action == "build" { String::new() } else { format!("  ({})", bundle.action) };
+    let notes = [(bundle.action != "build", bundle.action.as_str()), (bundle.canary, "canary")];
+    let notes: Vec<&str> = notes.into_iter().filter(|(is, _)| *is).map(|(_, note)| note).collect();
+    let action = if notes.is_empty() { String::new() } else { format!("  ({})", notes.join(", ")) };
     let _ = writeln!(out, "  {}  {}{action}", bundle.bundle, stages.join(" "));
     if bundle.stages.iter().all(|stage| stage.state == "hit") {
         let _ = writeln!(out, "    {}", bundle.reason);
@@ -144,4 +160,37 @@ fn bundle_lines(out: &mut String, bundle: &BundlePlanView, style: Style) {
 /// The first seven digits of a commit.
 pub(super) fn short(commit: &str) -> &str {
     commit.get(..7).unwrap_or(commit)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn said(about: Option<f64>, bundles: &[(&str, Option<f64>)]) -> String {
+        let bundles: Vec<_> = bundles
+            .iter()
+            .map(|(action, about)| {
+                json!({"bundle": "images/web", "action": action, "canary": false, "reason": "", "stages": [], "about": about})
+            })
+            .collect();
+        let plan = json!({"commit": "3f9c2e1000", "base": null, "bundles": bundles, "removed": [], "about": about});
+        let plan: PlanView = serde_json::from_value(plan).expect("a plan");
+        describe(&plan, Style { colour: false, unicode: true, width: 80 }).lines().next().unwrap_or_default().to_owned()
+    }
+
+    #[test]
+    fn the_first_line_says_how_much_there_is_to_do_and_how_long_it_takes() {
+        let (minutes, build) = (|minutes: f64| Some(minutes * 60.0), "build");
+        let all = [(build, minutes(14.0)), (build, minutes(12.0)), ("unchanged", None)];
+        assert_eq!(said(minutes(26.0), &all), "2 of 3 bundles would build, in about 26 min.");
+        let some = [(build, minutes(14.0)), (build, None)];
+        assert_eq!(said(minutes(14.0), &some), "2 of 2 bundles would build, in about 14 min or more.");
+        assert_eq!(said(Some(3.0), &[(build, Some(3.0))]), "1 of 1 bundle would build, in a few seconds.");
+        assert_eq!(said(None, &[(build, None)]), "1 of 1 bundle would build, at 3f9c2e1.");
+        assert_eq!(said(None, &[("unchanged", None)]), "Nothing would be built: 1 bundle at 3f9c2e1.");
+        let marked = [("stale", None), ("stale", None), ("unchanged", None)];
+        assert_eq!(said(None, &marked), "Nothing would be built: 3 bundles at 3f9c2e1, 2 are stale.");
+    }
 }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use serde::Serialize;
 
-use super::text::plural;
+use super::text::{Style, plural};
 use super::{Context, Failure, ansible};
 use crate::domain::path::RepoPath;
 use crate::domain::tree::{Tree, TreeError};
@@ -86,7 +86,7 @@ pub(super) fn run(context: &Context, options: &Options) -> Result<(), Failure> {
     };
     let unwritten = write(&outcome, &options.output)?;
     let view = view(&outcome, unwritten, versions);
-    context.print(&view, |view, _| describe(view, &options.output))?;
+    context.print(&view, |view, style| describe(view, &options.output, style))?;
     if view.failed.is_empty() { Ok(()) } else { Err(Failure::quiet()) }
 }
 
@@ -143,11 +143,12 @@ fn view(outcome: &Outcome, unwritten: Vec<FailedView>, versions: Option<ansible:
     RenderView { rendered: rendered.collect(), failed: failed.chain(unwritten).collect(), ansible: versions }
 }
 
-fn describe(view: &RenderView, into: &Path) -> String {
+fn describe(view: &RenderView, into: &Path, style: Style) -> String {
     let mut out = format!("{} rendered into {}", plural(view.rendered.len(), "template"), into.display());
     out.push_str(if view.failed.is_empty() { ".\n" } else { ", not all:\n" });
     for failed in &view.failed {
-        let _ = writeln!(out, "✗ {}:{}:{}: {}", failed.template, failed.line, failed.column, failed.message);
+        let sign = style.sign("failed");
+        let _ = writeln!(out, "{sign} {}:{}:{}: {}", failed.template, failed.line, failed.column, failed.message);
         if !failed.help.is_empty() {
             let _ = writeln!(out, "  {}", failed.help);
         }

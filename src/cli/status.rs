@@ -30,7 +30,7 @@ fn describe(status: &StatusView, style: Style) -> String {
         bundle_lines(&mut out, bundle, width, style);
     }
     out.push_str(&left_out(status, &shown));
-    footer(&mut out, status);
+    footer(&mut out, status, style);
     out
 }
 
@@ -52,7 +52,8 @@ fn bundle_lines(out: &mut String, bundle: &BundleView, width: usize, style: Styl
     let rail = if bundle.stages.is_empty() { String::new() } else { text::rail(&bundle.stages) };
     let image = bundle.since.map(|since| format!("image {}", text::age(since, now)));
     let note = match bundle.state.as_str() {
-        "running" => bundle.left.map_or_else(String::new, |left| format!("about {} left", text::about(left))),
+        "running" => bundle.left.map_or_else(String::new, |left| format!("{} left", text::roughly(left))),
+        "failed" => bundle.ended.map(|ended| text::ago(ended, now)).unwrap_or_default(),
         _ => image.clone().unwrap_or_default(),
     };
     let line = format!("{} {:width$}  {rail:<7}  {number:<5} {note}", style.mark(&bundle.state), bundle.bundle);
@@ -64,7 +65,8 @@ fn bundle_lines(out: &mut String, bundle: &BundleView, width: usize, style: Styl
     if let (Some(error), "failed") = (&bundle.error, bundle.state.as_str()) {
         let place: Vec<&str> = [error.stage.as_deref(), error.step.as_deref()].into_iter().flatten().collect();
         let line = error.line.map(|line| format!(", line {line}")).unwrap_or_default();
-        let _ = writeln!(out, "            {}{line}", place.join(" › "));
+        let image = image.map(|image| format!(", {image}")).unwrap_or_default();
+        let _ = writeln!(out, "            {}{line}{image}", place.join(" › "));
         let _ = writeln!(out, "            {}", text::cut(&error.message, room));
         if let Some(build) = bundle.build {
             let _ = writeln!(out, "            next: needs a push, or factoryd retry {build}");
@@ -74,19 +76,16 @@ fn bundle_lines(out: &mut String, bundle: &BundleView, width: usize, style: Styl
     }
 }
 
-fn footer(out: &mut String, status: &StatusView) {
+fn footer(out: &mut String, status: &StatusView, style: Style) {
     let used = status.disk.total.saturating_sub(status.disk.free);
     let percent = used * 100 / status.disk.total.max(1);
-    let _ = writeln!(
-        out,
-        "\ndriver {}{}, {} of {} running; disk {percent} %, {} free\n{}",
-        status.driver,
-        when_asked(status.checked, look::now()),
-        status.running.len(),
-        plural(status.slots, "machine"),
-        text::bytes(status.disk.free),
-        status.sandbox,
-    );
+    let driver = format!("driver {}{}", status.driver, when_asked(status.checked, look::now()));
+    let machines = format!("{} of {} running", status.running.len(), plural(status.slots, "machine"));
+    let disk = format!("disk {percent} %, {} free", text::bytes(status.disk.free));
+    let line = format!("{driver}, {machines}; {disk}");
+    let fits = line.chars().count() <= style.width;
+    let line = if fits { line } else { format!("{driver}\n{machines}; {disk}") };
+    let _ = writeln!(out, "\n{line}\n{}", status.sandbox);
     for repository in &status.repositories {
         if let Some(problem) = &repository.problem {
             let _ = writeln!(out, "repository {}: {problem}", repository.repository);

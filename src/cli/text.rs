@@ -40,15 +40,14 @@ impl Style {
 
     /// A mark and its word, padded to one width.
     pub(super) fn mark(self, word: &str) -> String {
-        let (mark, ascii, code) = match word {
-            "fresh" | "passed" | "published" | "unchanged" => ("✓", ".", "32"),
-            "failed" | "revoked" | "unbuildable" => ("✗", "!", "31"),
-            "running" | "build" => ("▶", ">", "36"),
-            "waiting" | "queued" | "candidate" => ("◷", ":", "33"),
-            "held" | "deprecated" => ("‖", "-", "33"),
-            _ => ("◇", "~", "33"),
+        let (mark, code) = match word {
+            "fresh" | "passed" | "published" | "unchanged" => ("✓", "32"),
+            "failed" | "revoked" | "unbuildable" => ("✗", "31"),
+            "running" | "build" => ("▶", "36"),
+            "waiting" | "queued" | "candidate" => ("◷", "33"),
+            "held" | "deprecated" => ("‖", "33"),
+            _ => ("◇", "33"),
         };
-        let mark = if self.unicode { mark } else { ascii };
         self.paint(code, &format!("{mark} {word:<9}"))
     }
 
@@ -65,8 +64,8 @@ impl Style {
     }
 
     /// What may be printed of a text: names, messages and subjects in it come from repositories, so that of all
-    /// characters that move a cursor or hide something only line ends and our own colours stay. Without UTF-8, arrows are
-    /// spelt.
+    /// characters that move a cursor or hide something only line ends and our own colours stay. Without UTF-8, marks and
+    /// arrows are spelt.
     pub(super) fn shown(self, text: &str) -> String {
         let mut out = String::with_capacity(text.len());
         let mut rest = text;
@@ -75,16 +74,21 @@ impl Style {
             match (own, next) {
                 (Some(colour), _) => out.push_str(colour),
                 (None, '\n') => out.push('\n'),
-                (None, '→') if !self.unicode => out.push_str("->"),
-                (None, '…') if !self.unicode => out.push_str("..."),
-                (None, '›') if !self.unicode => out.push('>'),
-                (None, other) => out.push(printable(other)),
+                (None, other) if self.unicode => out.push(printable(other)),
+                (None, other) => match ASCII.into_iter().find(|(mark, _)| *mark == other) {
+                    Some((_, spelt)) => out.push_str(spelt),
+                    None => out.push(printable(other)),
+                },
             }
             rest = &rest[own.map_or(next.len_utf8(), str::len)..];
         }
         out
     }
 }
+
+/// How our own marks are spelt where the locale is not UTF-8.
+const ASCII: [(char, &str); 9] =
+    [('→', "->"), ('…', "..."), ('›', ">"), ('✓', "."), ('✗', "!"), ('▶', ">"), ('◷', ":"), ('◇', "~"), ('‖', "-")];
 
 /// All that [`Style::paint`] writes.
 const COLOURS: [&str; 5] = ["\u{1b}[31m", "\u{1b}[32m", "\u{1b}[33m", "\u{1b}[36m", "\u{1b}[0m"];
@@ -139,7 +143,7 @@ pub(super) fn took(seconds: f64) -> String {
     }
 }
 
-/// How long something will take, as one guesses: `about 4 min`.
+/// How long something will take, as one guesses: `4 min`.
 pub(super) fn about(seconds: f64) -> String {
     let whole = whole(seconds);
     match whole {
@@ -148,6 +152,12 @@ pub(super) fn about(seconds: f64) -> String {
         60..5400 => format!("{} min", (whole + 30) / 60),
         _ => format!("{} h", (whole + 1800) / 3600),
     }
+}
+
+/// The same in a sentence: `about 4 min`.
+pub(super) fn roughly(seconds: f64) -> String {
+    let about = about(seconds);
+    if about.starts_with("a ") { about } else { format!("about {about}") }
 }
 
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "durations are small and not negative")]
@@ -183,6 +193,15 @@ pub(super) fn moment(at: i64) -> String {
     match jiff::Timestamp::from_millisecond(at) {
         Ok(stamp) => stamp.to_zoned_datetime(jiff::tz::TimeZone::system()).strftime("%Y-%m-%d %H:%M").to_string(),
         Err(_) => "unknown".to_owned(),
+    }
+}
+
+/// When something was: the time of day within the last one, `14:02`, else the moment with its date.
+pub(super) fn when(at: i64, now: i64) -> String {
+    let moment = moment(at);
+    match moment.split_once(' ') {
+        Some((_, time)) if (0..86_400_000).contains(&(now - at)) => time.to_owned(),
+        _ => moment,
     }
 }
 
@@ -228,6 +247,10 @@ mod tests {
         assert_eq!(took(7300.0), "2 h 01 min");
         assert_eq!(about(238.0), "4 min");
         assert_eq!(about(4.0), "a few seconds");
+        assert_eq!(roughly(4.0), "a few seconds");
+        assert_eq!(roughly(238.0), "about 4 min");
+        assert_eq!(when(0, 86_400_000).len(), "1970-01-01 00:00".len());
+        assert_eq!(when(0, 86_399_000).len(), "00:00".len());
         assert_eq!(age(0, 19 * 86_400_000), "19 d");
         assert_eq!(ago(0, 480_000), "8 min ago");
     }
@@ -245,7 +268,7 @@ mod tests {
         let hostile = format!("{} \u{1b}]0;x\u{7}\u{9b}2J\n→", style(true).mark("failed"));
         assert_eq!(style(true).shown(&hostile), "\u{1b}[31m✗ failed   \u{1b}[0m ␛]0;x␇\u{fffd}2J\n→");
         assert!(!style(false).shown(&hostile).contains('\u{1b}'));
-        assert_eq!(Style { unicode: false, ..style(false) }.shown("a → b › c…"), "a -> b > c...");
+        assert_eq!(Style { unicode: false, ..style(false) }.shown("✗ a → b › c…"), "! a -> b > c...");
     }
 
     #[test]

@@ -12,7 +12,7 @@ use super::value::Value;
 pub const ROOTS: [&str; 4] = ["bundle", "vars", "repository", "build"];
 
 /// What is known of a build, below `build.` in expressions.
-pub const BUILD_NAMES: [&str; 6] = ["number", "stamp", "commit", "branch", "path", "directory"];
+pub const BUILD_NAMES: [&str; 8] = ["number", "stamp", "date", "time", "commit", "branch", "path", "directory"];
 
 /// A text with expressions in it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -138,7 +138,7 @@ impl Text {
                     pieces.push(piece.clone());
                     continue;
                 }
-                Piece::Name { path, span } => look_up(scope, path, span)?.to_string(),
+                Piece::Name { path, span } => in_text(look_up(scope, path, span)?, path, span)?,
                 Piece::Literal(text) => text.clone(),
             };
             match pieces.last_mut() {
@@ -220,6 +220,18 @@ fn name_of(inside: &str, span: &Range<usize>) -> Result<Vec<String>, ExpressionE
     Ok(path)
 }
 
+/// A value as a part of a text, which lists, maps and nothing are not.
+fn in_text(value: &Value, path: &[String], span: &Range<usize>) -> Result<String, ExpressionError> {
+    match value {
+        Value::List(_) | Value::Map(_) | Value::Null => Err(ExpressionError {
+            span: span.clone(),
+            message: format!("`{}` is {}, and stands inside of a text here", path.join("."), value.kind()),
+            help: "give it a text or a number".to_owned(),
+        }),
+        scalar => Ok(scalar.to_string()),
+    }
+}
+
 fn look_up<'v>(scope: &'v Value, path: &[String], span: &Range<usize>) -> Result<&'v Value, ExpressionError> {
     let mut value = scope;
     for (depth, part) in path.iter().enumerate() {
@@ -267,6 +279,8 @@ mod tests {
         assert!(matches!(bind("{{ bundle.properties }}"), Ok(Bound::Value(Value::Map(_)))));
         assert_eq!(bind("x-{{bundle.name}}"), Ok(Bound::Value(Value::from("x-web"))));
         assert_eq!(bind("plain"), Ok(Bound::Value(Value::from("plain"))));
+        let error = bind("x-{{ bundle.properties }}").expect_err("no text");
+        assert_eq!(error.message, "`bundle.properties` is a map, and stands inside of a text here");
     }
 
     #[test]

@@ -78,6 +78,16 @@ impl CommitId {
     }
 }
 
+/// How the names of the disks begin that factoryd has drivers keep.
+const DISKS: [&str; 4] = ["base-", "changed-", "image-", "sealed-"];
+
+impl DiskId {
+    /// Whether factoryd named it: what lies beside such disks is somebody else's.
+    pub fn is_ours(&self) -> bool {
+        DISKS.iter().any(|beginning| self.0.starts_with(beginning))
+    }
+}
+
 /// The number of a build, counted from 1 for the whole factory and never used twice.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct BuildNo(pub u64);

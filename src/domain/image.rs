@@ -36,6 +36,15 @@ impl ImageState {
     }
 }
 
+/// Whether an image that serves is the one that its branch wants.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Freshness {
+    /// It was made of what the branch has.
+    Fresh,
+    /// The branch has something else by now; why that is not built, or what builds it.
+    Stale(String),
+}
+
 /// One driver's copy of an image.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ImageCopy {

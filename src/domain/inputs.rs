@@ -140,13 +140,31 @@ fn hash_field(hasher: &mut Sha256, bytes: &[u8]) {
     hasher.update(bytes);
 }
 
+/// The most characters of a value in one line, and how many of them stand before the first that differs.
+const MOST_SHOWN: usize = 40;
+const LEAD: usize = 16;
+
 fn shorten(text: &str) -> String {
-    const MOST: usize = 40;
-    let line = text.trim_matches('"');
-    if line.chars().count() <= MOST {
-        return line.to_owned();
+    shorten_from(text.trim_matches('"'), 0)
+}
+
+fn shorten_from(text: &str, start: usize) -> String {
+    let cut = if start > 0 { "…" } else { "" };
+    let shown = text.chars().skip(start);
+    if shown.clone().count() + cut.len().min(1) <= MOST_SHOWN {
+        return cut.chars().chain(shown).collect();
     }
-    line.chars().take(MOST - 1).chain(['…']).collect()
+    let room = MOST_SHOWN - 1 - cut.len().min(1);
+    cut.chars().chain(shown.take(room)).chain(['…']).collect()
+}
+
+/// Two texts, each short enough for one line, from a little before where they part.
+fn shorten_both(before: &str, after: &str) -> (String, String) {
+    let (before, after) = (before.trim_matches('"'), after.trim_matches('"'));
+    let is_long = |text: &str| text.chars().count() > MOST_SHOWN;
+    let alike = before.chars().zip(after.chars()).take_while(|(one, other)| one == other).count();
+    let start = if is_long(before) || is_long(after) { alike.saturating_sub(LEAD) } else { 0 };
+    (shorten_from(before, start), shorten_from(after, start))
 }
 
 /// A stage's own inputs, without its parent's: sorted, each once. A clone costs nothing: many bundles may share them.
@@ -333,6 +351,10 @@ impl Difference {
 impl fmt::Display for Difference {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match (&self.before, &self.after) {
+            (Some(Input::Value { text: before, .. }), Some(Input::Value { text: after, .. })) => {
+                let (before, after) = shorten_both(before, after);
+                write!(f, "{} {before} → {after}", self.subject)
+            }
             (Some(before), Some(after)) => write!(f, "{} {} → {}", self.subject, before.state(), after.state()),
             (None, Some(_)) => write!(f, "{} is new", self.subject),
             (Some(_), None) => write!(f, "{} is gone", self.subject),
@@ -446,5 +468,21 @@ mod tests {
         let after = Inputs::new(vec![file("a", 2), file("new", 1), Input::value("bundle.name", "\"y\"")]);
         let said: Vec<String> = after.differences(&before).iter().map(ToString::to_string).collect();
         assert_eq!(said, ["a 010101 → 020202", "bundle.name x → y", "gone is gone", "new is new"]);
+    }
+
+    #[test]
+    fn of_long_values_what_differs_is_shown() {
+        let said = |before: &str, after: &str| {
+            let of = |text| Inputs::new(vec![Input::value("step 1 shell", text)]);
+            of(after).differences(&of(before))[0].to_string()
+        };
+        let with =
+            |package: &str| format!("apt-get install --yes --no-install-recommends curl {package} nginx openssl vim");
+        assert_eq!(
+            said(&with("gcc"), &with("git")),
+            "step 1 shell …ecommends curl gcc nginx openssl vim → …ecommends curl git nginx openssl vim"
+        );
+        assert_eq!(said("no", &with("git")), "step 1 shell no → apt-get install --yes --no-install-reco…");
+        assert_eq!(said("short", "shore"), "step 1 shell short → shore");
     }
 }

@@ -12,6 +12,7 @@ pub mod image;
 pub mod inputs;
 pub mod path;
 pub mod pipeline;
+pub mod places;
 pub mod plan;
 pub mod pool;
 pub mod range;

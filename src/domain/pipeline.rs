@@ -74,6 +74,8 @@ pub enum SharedChange {
 pub struct Pipeline {
     /// The file it was read from; `None` is the built-in one.
     pub file: Option<RepoPath>,
+    /// What the vars call the bundle: packer's `bundle_path` of today. It names no input.
+    pub called: Option<String>,
     /// What a change outside the bundle does.
     pub on_shared_change: SharedChange,
     /// How long a whole build may take.
@@ -153,6 +155,9 @@ pub struct Boot {
     pub host_key: HostKey,
     /// How long until SSH must answer.
     pub timeout: Duration,
+    /// What changes the disk before the machine's first boot: `shell`, `script` and `upload`, with the disk's root below
+    /// `$ROOT`.
+    pub changes: Vec<Step>,
     /// Whether commands in the guest are given a terminal, as a packer template's `ssh_pty` wants it.
     pub terminal: bool,
     /// Where a cloud puts the machine.
@@ -172,6 +177,9 @@ pub struct Placement {
 
 /// The memory of a machine in bytes, where nothing is said.
 pub const MACHINE_MEMORY: u64 = 1 << 30;
+
+/// What a machine is taken to write to its disk in bytes, where nothing is said of its size.
+pub const MACHINE_DISK: u64 = 4 << 30;
 
 /// What a machine is booted from.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -5,6 +5,7 @@
 //! revert needs no case of its own here.
 
 mod canary;
+pub mod forecast;
 
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
@@ -112,6 +113,8 @@ pub struct Facts {
     pub failed: HashMap<Fingerprint, BuildNo>,
     /// What is served for a bundle: the declared fingerprints under which it was published.
     pub served: Arc<ServedPrints>,
+    /// Bundles that are known and were never served, since they can't be built.
+    pub unbuildable: Vec<RepoPath>,
     /// The own inputs of a bundle's last results.
     pub last: HashMap<RepoPath, Vec<(Stage, Inputs)>>,
     /// How long a bundle's last builds took, in milliseconds: the cheapest goes first.
@@ -186,6 +189,7 @@ pub fn plan(commit: CommitId, base: Option<CommitId>, candidates: &[Candidate<'_
     let mut removed: Vec<RepoPath> = facts
         .served
         .keys()
+        .chain(&facts.unbuildable)
         .filter(|path| candidates.binary_search_by(|candidate| candidate.bundle.cmp(path)).is_err())
         .cloned()
         .collect();
@@ -259,7 +263,10 @@ fn stage_plans(
     let in_served = |need: &StageNeed<'_>| served.is_some_and(|served| served.contains(&(need.stage, need.declared)));
     // The image that is served holds the disk, whether or not the disk is kept besides.
     let disk_is_served = needs.iter().filter(|need| need.stage < Stage::Snapshot).all(in_served);
+    let last = facts.last.get(bundle).map(Vec::as_slice).unwrap_or_default();
     let mut cause: Option<Stage> = None;
+    // A hit that the bundle did not have before: what follows it is not kept for that reason.
+    let mut moved: Option<String> = None;
     let mut plans = Vec::with_capacity(needs.len());
     for need in needs {
         let kept = || facts.kept.get(&need.declared).copied();
@@ -267,10 +274,13 @@ fn stage_plans(
         // Another name of the same image leaves its outputs as they are.
         let follows = cause.is_some() && !(need.stage == Stage::Render && cause == Some(Stage::Snapshot));
         let plan = if is_hit && !follows {
+            if moved.is_none() {
+                moved = differences(need, last).first().map(|first| format!("follows {}: {first}", need.stage));
+            }
             hit(need)
         } else {
-            let last = facts.last.get(bundle).map(Vec::as_slice).unwrap_or_default();
-            let plan = not_hit(need, last, kept(), cause);
+            let follows = cause.map(|cause| format!("follows {cause}")).or_else(|| moved.clone());
+            let plan = not_hit(need, last, kept(), follows);
             cause.get_or_insert(need.stage);
             plan
         };
@@ -289,17 +299,25 @@ fn hit(need: &StageNeed<'_>) -> StagePlan {
     }
 }
 
-fn not_hit(need: &StageNeed<'_>, last: &[(Stage, Inputs)], kept: Option<Kept>, cause: Option<Stage>) -> StagePlan {
-    let before = last.iter().find(|(stage, _)| *stage == need.stage).map(|(_, inputs)| inputs);
-    let differences = match before {
+fn inputs_of(stage: Stage, last: &[(Stage, Inputs)]) -> Option<&Inputs> {
+    last.iter().find(|(of, _)| *of == stage).map(|(_, inputs)| inputs)
+}
+
+/// What of a stage's own inputs differs from its last result.
+fn differences(need: &StageNeed<'_>, last: &[(Stage, Inputs)]) -> Vec<Difference> {
+    match inputs_of(need.stage, last) {
         Some(before) if !before.is(need.own) && before.digest() != need.own_digest => need.own.differences(before),
         _ => Vec::new(),
-    };
+    }
+}
+
+fn not_hit(need: &StageNeed<'_>, last: &[(Stage, Inputs)], kept: Option<Kept>, follows: Option<String>) -> StagePlan {
+    let (before, differences) = (inputs_of(need.stage, last), differences(need, last));
     let state = if differences.is_empty() { StageState::Miss } else { StageState::Changed };
-    let reason: Cow<'static, str> = match (differences.as_slice(), before, kept, cause) {
+    let reason: Cow<'static, str> = match (differences.as_slice(), before, kept, follows) {
         ([first], ..) => first.to_string().into(),
         ([first, rest @ ..], ..) => format!("{first} and {} more", rest.len()).into(),
-        ([], _, _, Some(cause)) => format!("follows {cause}").into(),
+        ([], _, _, Some(follows)) => follows.into(),
         ([], _, Some(Kept::Expired), None) => "its kept result has expired".into(),
         ([], Some(_), _, None) => "its result is no longer kept".into(),
         ([], None, _, None) => "never done".into(),

@@ -96,14 +96,14 @@ impl Engine {
         Ok(needed)
     }
 
-    /// Removes the driver's disks that no row refers to.
+    /// Removes the driver's disks that no row refers to; never one that factoryd did not name.
     async fn drop_unreferenced(&self) -> Result<(usize, u64), CareError> {
         let driver = self.driver();
         let known = self.store().referenced_disks(driver.name()).await?;
         let mut dropped = (0, 0);
         for (disk, bytes) in driver.disks().await? {
-            if !known.contains(&disk) && !self.backs(&disk).await? {
-                driver.remove(&disk).await?;
+            if disk.is_ours() && !known.contains(&disk) && !self.backs(&disk).await? {
+                driver.remove(&disk).await.map_err(|error| self.heeded(error))?;
                 dropped = (dropped.0 + 1, dropped.1 + bytes);
             }
         }

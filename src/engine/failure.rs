@@ -18,6 +18,8 @@ pub(super) enum Stop {
     Drained,
     /// The journal can't be written: nothing may be done any more.
     Store(StoreError),
+    /// A disk's bytes may not be on the disk: nothing may be written any more.
+    NotDurable(PortError),
 }
 
 /// What failed, before it is known in which stage.
@@ -58,14 +60,14 @@ impl Stop {
 
     pub(super) fn stage_end(&self) -> StageEnd {
         match self {
-            Self::Failed(_) | Self::Store(_) => StageEnd::Failed,
+            Self::Failed(_) | Self::Store(_) | Self::NotDurable(_) => StageEnd::Failed,
             Self::Cancelled | Self::Superseded(_) | Self::Drained => StageEnd::Cancelled,
         }
     }
 
     pub(super) fn outcome(&self) -> Outcome {
         match self {
-            Self::Failed(_) | Self::Store(_) => Outcome::Failed,
+            Self::Failed(_) | Self::Store(_) | Self::NotDurable(_) => Outcome::Failed,
             Self::Cancelled | Self::Drained => Outcome::Cancelled,
             Self::Superseded(_) => Outcome::Superseded,
         }
@@ -76,6 +78,7 @@ impl From<PortError> for Stop {
     fn from(error: PortError) -> Self {
         match error.kind {
             PortErrorKind::Cancelled => Self::Cancelled,
+            PortErrorKind::NotDurable => Self::NotDurable(error),
             _ => Self::failed(error.message, error.help),
         }
     }

@@ -1,10 +1,12 @@
 //! Whether the driver and the sandbox work, as they last answered: asking starts processes, and `status` must not wait.
+//! And what becomes of the factory when a driver's disk does not reach the disk.
 
 use std::sync::Arc;
 
 use super::Engine;
-use super::ports::PortError;
+use super::ports::{PortError, PortErrorKind};
 use crate::domain::build::Moment;
+use crate::store::StoreError;
 
 /// An answer that is older, in milliseconds, is given once more while the question is asked again.
 const OLD: u64 = 30_000;
@@ -56,6 +58,22 @@ impl Engine {
             let health = Arc::new(engine.ask().await);
             *engine.shared.health.lock().await = Some(health);
         });
+    }
+
+    /// Stops all writing, since a sync of a driver's failed, and gives the error that says so from now on.
+    pub(super) fn stop_writing(&self, error: &PortError) -> StoreError {
+        let error = self.store().stop_writing(error.to_string());
+        self.changed();
+        error
+    }
+
+    /// An error of the driver's outside of a build. One that leaves doubt about what is on the disk stops all writing.
+    pub(super) fn heeded(&self, error: PortError) -> PortError {
+        if error.kind == PortErrorKind::NotDurable {
+            // Whoever writes next is told.
+            let _refused = self.stop_writing(&error);
+        }
+        error
     }
 
     async fn ask(&self) -> Health {

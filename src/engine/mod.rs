@@ -10,7 +10,9 @@
 
 pub mod care;
 pub mod diagnose;
+mod disk;
 mod failure;
+mod freshness;
 mod grants;
 mod health;
 pub mod junit;
@@ -43,6 +45,7 @@ use crate::manifest::Cache;
 use crate::manifest::reading::Buildable;
 use crate::store::Store;
 
+use self::failure::Problem;
 pub use self::health::Health;
 use self::policy::Policy;
 use self::ports::{Clock, Driver, Host, Repositories};
@@ -52,7 +55,7 @@ pub use self::requests::{BuildRequest, RequestError};
 pub mod memory {
     pub use crate::store::{
         Artifact, BuildFilter, BuildRecord, Delivery, ImageRecord, LogLine, LogPage, OpenBuild, Report, StoreError,
-        TestCase,
+        TestCase, Warning,
     };
 }
 
@@ -89,6 +92,8 @@ struct Shared {
     outlooks: Mutex<BTreeMap<RepoName, Outlook>>,
     /// The builds that run in this process.
     running: Mutex<BTreeMap<BuildNo, Running>>,
+    /// What the last build of each bundle left on the disk; `None` until it is asked for after a build.
+    left: Mutex<Option<Arc<disk::Left>>>,
     /// Why queued builds wait, as the scheduler last saw it.
     waits: Mutex<BTreeMap<BuildNo, String>>,
     /// What was looked up for the newest plan of each tracked branch.
@@ -132,11 +137,29 @@ struct Outlook {
 #[derive(Clone, Debug)]
 struct Running {
     key: BundleKey,
-    /// Bytes of memory that its machine has.
-    memory: u64,
+    needs: Needs,
+    written: Written,
     cancel: CancellationToken,
     /// Set when it is stopped for another reason than that a person cancelled it.
     stopped: Option<Stopped>,
+}
+
+/// What a running build is counted with.
+#[derive(Clone, Copy, Debug, Default)]
+struct Needs {
+    /// Bytes of memory that its machine has.
+    memory: u64,
+    /// Bytes that it is likely to write.
+    disk: u64,
+}
+
+/// What a running build's machines have written, in bytes.
+#[derive(Clone, Copy, Debug, Default)]
+struct Written {
+    /// What is there when it was looked last: a sealed disk is no machine's any more.
+    now: u64,
+    /// The most that was there at once.
+    most: u64,
 }
 
 /// Why a running build is stopped, where no person asked for it.
@@ -146,6 +169,8 @@ enum Stopped {
     Superseded(String),
     /// The daemon stops; the next one goes on.
     Drained,
+    /// It was about to fill the disk.
+    Full(Problem),
 }
 
 /// A build's place among those that run, which only one can have. It is given back however its holder ends.
@@ -190,6 +215,7 @@ impl Engine {
                 wanted: Mutex::default(),
                 outlooks: Mutex::default(),
                 running: Mutex::default(),
+                left: Mutex::default(),
                 waits: Mutex::default(),
                 planned: Mutex::default(),
                 planning: tokio::sync::Mutex::default(),
@@ -262,13 +288,14 @@ impl Engine {
     }
 
     /// A place among the builds that run; `None` where this build has one.
-    fn take_place(&self, number: BuildNo, key: BundleKey, memory: u64) -> Option<Place> {
+    fn take_place(&self, number: BuildNo, key: BundleKey, needs: Needs) -> Option<Place> {
         let mut running = self.running();
         if running.contains_key(&number) {
             return None;
         }
         let cancel = CancellationToken::new();
-        running.insert(number, Running { key, memory, cancel: cancel.clone(), stopped: None });
+        let build = Running { key, needs, written: Written::default(), cancel: cancel.clone(), stopped: None };
+        running.insert(number, build);
         Some(Place { engine: self.clone(), number, cancel })
     }
 

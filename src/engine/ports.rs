@@ -70,6 +70,9 @@ pub enum PortErrorKind {
     Lost,
     /// Somebody cancelled it.
     Cancelled,
+    /// A sync failed: what was written may or may not be on the disk, and asking again would not tell. Nothing more is
+    /// written until the next start has verified.
+    NotDurable,
 }
 
 /// Trouble at a port: what failed and why, and what to do next.
@@ -102,6 +105,11 @@ impl PortError {
     /// The world is in the way.
     pub fn unavailable(message: impl Into<String>) -> Self {
         Self::new(PortErrorKind::Unavailable, message)
+    }
+
+    /// What was written may not be on the disk.
+    pub fn not_durable(message: impl Into<String>) -> Self {
+        Self::new(PortErrorKind::NotDurable, message)
     }
 
     /// The deadline passed during `what`.
@@ -185,10 +193,13 @@ pub struct Base {
 pub struct MachineOrder {
     /// The build it is for; everything made carries this number.
     pub build: BuildNo,
-    /// Which of the build's machines: `provision`, `test`.
+    /// Which of the build's machines: `change`, `provision`, `test`.
     pub role: String,
     /// The disk that a copy-on-write layer is laid on; it stays as it is.
     pub disk: DiskId,
+    /// A disk of which a copy-on-write layer is attached once SSH answers, and no earlier: it may be the very disk that
+    /// the machine boots from.
+    pub attach: Option<DiskId>,
     /// Virtual processors.
     pub cpus: u32,
     /// Memory in bytes.
@@ -226,7 +237,7 @@ pub struct Access {
     pub ports: Vec<(u16, u16)>,
 }
 
-/// A sealed disk.
+/// A disk of a machine that was kept: sealed, or changed before any machine booted from it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SealedDisk {
     /// The driver's disk.
@@ -250,7 +261,14 @@ pub trait Machine: Send + Sync {
     /// `keep`. The machine is gone afterwards.
     async fn seal(&mut self, keep: &DiskId, lines: &Lines, wait: &Wait) -> Result<SealedDisk, PortError>;
 
-    /// Stops it at once and removes its disk. Doing it twice is success.
+    /// The serial number by which its guest knows the disk that was attached; `None` where the order wanted none.
+    fn attached(&self) -> Option<&str>;
+
+    /// Shuts the machine down cleanly and keeps the attached layer under `keep`; the machine's own disk is thrown away.
+    /// The machine is gone afterwards.
+    async fn keep_attached(&mut self, keep: &DiskId, lines: &Lines, wait: &Wait) -> Result<SealedDisk, PortError>;
+
+    /// Stops it at once and removes its disks. Doing it twice is success.
     async fn destroy(&mut self) -> Result<(), PortError>;
 }
 
@@ -320,6 +338,15 @@ pub struct PublishedCopy {
     pub virtual_size: u64,
 }
 
+/// The disk of this host that machines write to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DiskUse {
+    /// Bytes free.
+    pub free: u64,
+    /// Bytes that what a build has under way takes there now, for each that has anything.
+    pub written: Vec<(BuildNo, u64)>,
+}
+
 /// Makes machines and images. Every disk it keeps is known by a [`DiskId`] that the engine chose before it existed.
 #[async_trait]
 pub trait Driver: Send + Sync {
@@ -359,6 +386,9 @@ pub trait Driver: Send + Sync {
 
     /// The bytes of a disk.
     async fn read(&self, disk: &DiskId) -> Result<Box<dyn AsyncRead + Send + Unpin>, PortError>;
+
+    /// The disk of this host that its machines write to; `None` where they write elsewhere.
+    async fn disk_use(&self) -> Result<Option<DiskUse>, PortError>;
 
     /// Removes a disk. Doing it twice is success.
     async fn remove(&self, disk: &DiskId) -> Result<(), PortError>;
@@ -467,7 +497,16 @@ pub struct LocalTime {
 impl LocalTime {
     /// The moment as image names have it, to the minute: `2026-11-231402`.
     pub fn stamp(&self) -> String {
-        let Self { year, month, day, hour, minute, second: _ } = self;
-        format!("{year:04}-{month:02}-{day:02}{hour:02}{minute:02}")
+        format!("{}{}", self.date(), self.time())
+    }
+
+    /// The day: `2026-11-23`.
+    pub fn date(&self) -> String {
+        format!("{:04}-{:02}-{:02}", self.year, self.month, self.day)
+    }
+
+    /// The time of the day, to the minute: `1402`.
+    pub fn time(&self) -> String {
+        format!("{:02}{:02}", self.hour, self.minute)
     }
 }

@@ -16,6 +16,37 @@ pub struct Waiting {
     pub base: Option<BaseState>,
     /// Bytes of memory that its machine has.
     pub memory: u64,
+    /// What it is likely to write.
+    pub disk: DiskNeed,
+}
+
+/// What a build is likely to write to the disk, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DiskNeed {
+    /// As much as the last build of its bundle left: its sealed layer and its image.
+    Measured(u64),
+    /// Nothing is known of earlier ones: as much as its machine could.
+    Guessed(u64),
+}
+
+impl DiskNeed {
+    /// The bytes.
+    pub fn bytes(self) -> u64 {
+        match self {
+            Self::Measured(bytes) | Self::Guessed(bytes) => bytes,
+        }
+    }
+}
+
+/// The disk that machines write to, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Disk {
+    /// What is free.
+    pub free: u64,
+    /// What must stay free.
+    pub keep: u64,
+    /// What the builds that run are still likely to write.
+    pub promised: u64,
 }
 
 /// Where the bundle stands that another is based on.
@@ -50,10 +81,8 @@ pub struct Capacity {
     pub memory: Option<u64>,
     /// Why nothing can be written down any more; `None` while all is well.
     pub broken: Option<String>,
-    /// Bytes free on the disk.
-    pub disk_free: u64,
-    /// Bytes that must be free for a build to start.
-    pub disk_needed: u64,
+    /// The disk.
+    pub disk: Disk,
     /// Whether the daemon is stopping.
     pub draining: bool,
 }
@@ -71,14 +100,15 @@ pub enum Decision {
 pub fn decide(waiting: &[Waiting], capacity: &Capacity) -> Vec<(BuildNo, Decision)> {
     let mut busy: BTreeMap<&BundleKey, BuildNo> = capacity.running.iter().map(|(number, key)| (key, *number)).collect();
     let mut running = capacity.running.len();
-    let mut memory = capacity.memory;
+    let (mut memory, mut disk) = (capacity.memory, capacity.disk);
     let mut decisions = Vec::with_capacity(waiting.len());
     for build in waiting {
-        let decision = match obstacle(build, &busy, running, memory, capacity) {
+        let decision = match obstacle(build, &busy, running, memory, disk, capacity) {
             Some(reason) => Decision::Wait(reason),
             None => {
                 running += 1;
                 memory = memory.map(|left| left.saturating_sub(build.memory));
+                disk.promised = disk.promised.saturating_add(build.disk.bytes());
                 Decision::Start
             }
         };
@@ -93,6 +123,7 @@ fn obstacle(
     busy: &BTreeMap<&BundleKey, BuildNo>,
     running: usize,
     memory: Option<u64>,
+    disk: Disk,
     capacity: &Capacity,
 ) -> Option<String> {
     if capacity.draining {
@@ -113,24 +144,50 @@ fn obstacle(
         }
         Some(BaseState::Ready) | None => {}
     }
-    if capacity.disk_free < capacity.disk_needed {
-        return Some(format!(
-            "for disk space: {} free, {} must be (factoryd gc, or limits.disk_free)",
-            gib(capacity.disk_free),
-            gib(capacity.disk_needed),
-        ));
+    if let Some(reason) = shortage(build.disk, disk, running) {
+        return Some(reason);
     }
     if running >= capacity.slots {
         return Some("for a machine".to_owned());
     }
     // Alone, a build may have what there is: it would wait for ever otherwise.
     let short = memory.filter(|left| running > 0 && build.memory > *left);
-    short.map(|left| format!("for memory: its machine has {}, {} are left", gib(build.memory), gib(left)))
+    short.map(|left| format!("for memory: its machine has {}, {} are left", size(build.memory), size(left)))
 }
 
-fn gib(bytes: u64) -> String {
-    let tenths = bytes / (1 << 30) * 10 + bytes % (1 << 30) * 10 / (1 << 30);
-    format!("{}.{} GiB", tenths / 10, tenths % 10)
+/// Why the disk would not hold one more build. What is only guessed holds no build back that is alone: it would wait for
+/// ever otherwise, and is ended in time if it was right.
+fn shortage(need: DiskNeed, disk: Disk, running: usize) -> Option<String> {
+    const WAY_OUT: &str = "(factoryd gc, or limits.disk_free)";
+    let Disk { free, keep, promised } = disk;
+    if free < keep {
+        return Some(format!("for disk space: {} free, {} must be {WAY_OUT}", size(free), size(keep)));
+    }
+    let left = (free - keep).saturating_sub(promised);
+    match need {
+        need if need.bytes() <= left => None,
+        DiskNeed::Guessed(_) if running == 0 => None,
+        DiskNeed::Measured(bytes) if running == 0 => Some(format!(
+            "for disk space: the last one wrote {}, {} are free and {} must stay free {WAY_OUT}",
+            size(bytes),
+            size(free),
+            size(keep)
+        )),
+        need => Some(format!(
+            "for disk space: it may write {}; of {} free, {} must stay free and {} are left to builds that run",
+            size(need.bytes()),
+            size(free),
+            size(keep),
+            size(promised)
+        )),
+    }
+}
+
+/// Bytes as a person reads them: `4.0 GiB`, `24.0 MiB`.
+pub(super) fn size(bytes: u64) -> String {
+    let (unit, name) = if bytes < 1 << 30 { (1 << 20, "MiB") } else { (1 << 30, "GiB") };
+    let tenths = bytes / unit * 10 + bytes % unit * 10 / unit;
+    format!("{}.{} {name}", tenths / 10, tenths % 10)
 }
 
 #[cfg(test)]
@@ -148,7 +205,13 @@ mod tests {
     }
 
     fn waiting(number: u64, path: &str) -> Waiting {
-        Waiting { number: BuildNo(number), key: key(path), base: None, memory: 2 << 30 }
+        Waiting {
+            number: BuildNo(number),
+            key: key(path),
+            base: None,
+            memory: 2 << 30,
+            disk: DiskNeed::Guessed(1 << 30),
+        }
     }
 
     fn capacity(slots: usize, running: &[(u64, &str)]) -> Capacity {
@@ -158,8 +221,7 @@ mod tests {
             running,
             memory: None,
             broken: None,
-            disk_free: 10 << 30,
-            disk_needed: 1 << 30,
+            disk: Disk { free: 10 << 30, keep: 1 << 30, promised: 0 },
             draining: false,
         }
     }
@@ -229,10 +291,41 @@ mod tests {
     #[test]
     fn a_disk_that_is_too_full_starts_nothing() {
         let mut capacity = capacity(9, &[]);
-        capacity.disk_needed = 20 << 30;
+        capacity.disk.keep = 20 << 30;
         assert_eq!(
             said(&[waiting(1, "a")], &capacity),
             ["#1 waits for disk space: 10.0 GiB free, 20.0 GiB must be (factoryd gc, or limits.disk_free)"]
+        );
+    }
+
+    #[test]
+    fn what_running_builds_may_still_write_is_not_given_away_twice() {
+        let mut capacity = capacity(9, &[(1, "x")]);
+        capacity.disk.promised = 4 << 30;
+        let mut all = [waiting(2, "a"), waiting(3, "b"), waiting(4, "c")];
+        all[0].disk = DiskNeed::Measured(3 << 30);
+        all[1].disk = DiskNeed::Guessed(3 << 30);
+        assert_eq!(
+            said(&all, &capacity),
+            [
+                "#2 starts",
+                "#3 waits for disk space: it may write 3.0 GiB; of 10.0 GiB free, 1.0 GiB must stay free and 7.0 GiB \
+                 are left to builds that run",
+                "#4 starts"
+            ]
+        );
+    }
+
+    #[test]
+    fn alone_a_build_is_held_back_by_what_was_measured_and_not_by_a_guess() {
+        let mut build = waiting(1, "a");
+        build.disk = DiskNeed::Guessed(50 << 30);
+        assert_eq!(said(&[build.clone()], &capacity(9, &[])), ["#1 starts"]);
+        build.disk = DiskNeed::Measured(10 << 30);
+        assert_eq!(
+            said(&[build], &capacity(9, &[])),
+            ["#1 waits for disk space: the last one wrote 10.0 GiB, 10.0 GiB are free and 1.0 GiB must stay free \
+              (factoryd gc, or limits.disk_free)"]
         );
     }
 }

@@ -121,7 +121,7 @@ async fn drop_unrecorded(engine: &Engine, record: &BuildRecord) -> Result<(), Po
             Effect::Machine { .. } => continue,
         };
         if !known.contains(disk) {
-            engine.driver().remove(disk).await?;
+            engine.driver().remove(disk).await.map_err(|error| engine.heeded(error))?;
         }
     }
     Ok(())

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use thiserror::Error;
 
-use super::Engine;
 use super::planner::{PlanError, new_build};
+use super::{Engine, Needs};
 use crate::domain::build::{BuildState, Event, Order, Outcome};
 use crate::domain::bundle::BundleKey;
 use crate::domain::id::{Branch, BuildNo, RepoName};
@@ -118,7 +118,7 @@ impl Engine {
     pub async fn cancel(&self, number: BuildNo, by: &str) -> Result<(), RequestError> {
         let record = self.known_build(number).await?;
         // While its place is ours it can't start.
-        let event = match self.take_place(number, record.order.key, 0) {
+        let event = match self.take_place(number, record.order.key, Needs::default()) {
             Some(_place) if record.build.state == BuildState::Queued => {
                 let reason = format!("cancelled by {by} before it started");
                 let event = Event::Finished { outcome: Outcome::Cancelled, failure: None, reason };

@@ -17,20 +17,21 @@ use tracing::{error, info, warn};
 use super::failure::Stop;
 use super::grants::Grants;
 use super::log::StepLog;
-use super::ports::{Driver, Machine, Wait};
+use super::ports::{Driver, LocalTime, Machine, Wait};
 use super::stages;
 use super::{Engine, Stopped};
 use crate::blocking;
 use crate::domain::build::{Build, Effect, Event, Failure, Moment, Order, Outcome, StageEnd, StageProgress};
 use crate::domain::expression::Text;
-use crate::domain::id::{BuildNo, Digest, Fingerprint};
+use crate::domain::id::{BuildNo, Digest, DiskId, Fingerprint};
 use crate::domain::image::Image;
 use crate::domain::inputs;
 use crate::domain::path::RepoPath;
 use crate::domain::pipeline::Stage;
+use crate::domain::places::Places;
 use crate::domain::value::Value;
 use crate::manifest::reading::{Buildable, StageInputs};
-use crate::store::{Artifact, Blob, BuildRecord, LogWriter, Payload, Record, StageResult, StoreError};
+use crate::store::{Artifact, Blob, BuildRecord, LogWriter, Payload, Record, StageResult, StoreError, Warning};
 
 /// One build under way.
 pub(super) struct Run {
@@ -61,6 +62,8 @@ pub(super) struct Run {
     pub(super) grants: Grants,
     /// Why each stage runs, if it does, as a plan says it at the start of this run.
     reasons: BTreeMap<Stage, String>,
+    /// What looks wrong in the outputs.
+    pub(super) warnings: Vec<Warning>,
     /// The paths of this build's artifacts.
     pub(super) archived: BTreeSet<RepoPath>,
     /// Rows that are written with the next event.
@@ -265,7 +268,12 @@ impl Run {
 
     /// What `build.…` and everything else in a late expression means.
     pub(super) fn scope(&self) -> Value {
-        build_scope(&self.order, self.engine.clock().local(self.started).stamp())
+        build_scope(&self.order, self.engine.clock().local(self.started))
+    }
+
+    /// Where people look for what this build leaves.
+    pub(super) fn places(&self) -> Places {
+        Places::of(&self.order.key.path, self.buildable.pipeline.called.as_deref())
     }
 
     /// A late text with everything filled in.
@@ -283,6 +291,7 @@ impl Run {
             self.end_stage(*stage, stop).await?;
         }
         self.release().await;
+        self.drop_unkept().await;
         if let Err(error) = stages::archive::run(self).await {
             warn!(%error, "not everything could be archived");
         }
@@ -304,14 +313,24 @@ impl Run {
             let reason = self.reason(stage);
             self.journal(Event::StageStarted { stage, declared, reason }, Vec::new()).await?;
         }
+        // What no program has printed would be nowhere in the log that people keep.
+        if let Stop::Failed(problem) = stop
+            && problem.line.is_none()
+        {
+            self.stage_log(stage).say(&format!("failed: {}", problem.message));
+        }
         let end = stop.stage_end();
         self.journal(Event::StageFinished { stage, end }, Vec::new()).await
     }
 
     fn as_stopped(&self, stop: Stop) -> Stop {
+        if let Stop::NotDurable(error) = stop {
+            return Stop::Store(self.engine.stop_writing(&error));
+        }
         let running = self.engine.running();
         match running.get(&self.order.number).and_then(|running| running.stopped.clone()) {
             Some(Stopped::Superseded(reason)) if matches!(stop, Stop::Cancelled) => Stop::Superseded(reason),
+            Some(Stopped::Full(problem)) if matches!(stop, Stop::Cancelled) => Stop::Failed(problem),
             Some(Stopped::Drained) if matches!(stop, Stop::Cancelled) => Stop::Drained,
             _ => stop,
         }
@@ -321,6 +340,7 @@ impl Run {
     async fn pause(&mut self, stage: Stage) -> Result<(), StoreError> {
         self.stage_log(stage).say("the daemon stops; the build goes on when it is back");
         self.release().await;
+        self.drop_unkept().await;
         self.journal(Event::Drained, Vec::new()).await?;
         info!(stage = stage.word(), "paused");
         let Some(by) = self.build.cancel_asked.clone() else { return Ok(()) };
@@ -343,6 +363,7 @@ impl Run {
                         (outcome, None, format!("cancelled by {by} during {stage}"))
                     }
                     Stop::Store(error) => (outcome, None, error.to_string()),
+                    Stop::NotDurable(error) => (outcome, None, error.to_string()),
                 }
             }
         }
@@ -371,6 +392,20 @@ impl Run {
         }
     }
 
+    /// Removes disks that were to be a stage's result when the stage failed. What can't be removed now is no row's and
+    /// goes with the next garbage collection.
+    async fn drop_unkept(&self) {
+        let kept = |disk: &DiskId| self.results.values().any(|result| result.payload.disks().contains(&disk));
+        for effect in &self.build.open {
+            if let Effect::Disk(disk) = effect
+                && !kept(disk)
+                && let Err(error) = self.driver.remove(disk).await
+            {
+                warn!(%error, "a disk that is no result can't be removed; gc will");
+            }
+        }
+    }
+
     /// Stops the machine that is up; its disk is thrown away.
     pub(super) async fn destroy_machine(&mut self, role: &str) -> Result<(), Stop> {
         if let Some(mut machine) = self.machine.take() {
@@ -382,12 +417,14 @@ impl Run {
 }
 
 /// What `build.…` means for a build.
-pub(super) fn build_scope(order: &Order, stamp: String) -> Value {
+pub(super) fn build_scope(order: &Order, began: LocalTime) -> Value {
     let text = |text: String| Value::String(text);
     let directory = String::from_utf8_lossy(order.key.path.name()).into_owned();
     let build = vec![
         ("number".to_owned(), text(order.number.0.to_string())),
-        ("stamp".to_owned(), text(stamp)),
+        ("stamp".to_owned(), text(began.stamp())),
+        ("date".to_owned(), text(began.date())),
+        ("time".to_owned(), text(began.time())),
         ("commit".to_owned(), text(order.commit.to_string())),
         ("branch".to_owned(), text(order.key.branch.to_string())),
         ("path".to_owned(), text(order.key.path.to_string())),

@@ -10,7 +10,7 @@ use tracing::{Instrument, error, info, info_span};
 
 use super::planner::base_print;
 use super::queue::{BaseState, Capacity, Decision, Waiting, decide};
-use super::{Engine, Place, Stopped, reaper, runner, unpoisoned};
+use super::{Engine, Needs, Place, Stopped, disk, reaper, runner, unpoisoned};
 use crate::domain::build::BuildState;
 use crate::domain::bundle::BundleKey;
 use crate::domain::id::{Branch, BuildNo, Fingerprint, RepoName};
@@ -31,11 +31,18 @@ const UNWIND: Duration = Duration::from_secs(15);
 /// the next start of the daemon. A stage that takes longer than a minute, or than `cut` allows, is broken off and done
 /// again then.
 pub async fn run(engine: Engine, stop: CancellationToken, cut: CancellationToken) {
+    tokio::select! {
+        () = schedule(&engine, stop, cut) => {}
+        () = disk::watch(&engine) => {}
+    }
+}
+
+async fn schedule(engine: &Engine, stop: CancellationToken, cut: CancellationToken) {
     let mut builds = JoinSet::new();
     loop {
         // Registered before looking, so that what happens in between wakes us.
         let woken = engine.shared.wake.notified();
-        if let Err(error) = start_what_can(&engine, &mut builds, stop.is_cancelled()).await {
+        if let Err(error) = start_what_can(engine, &mut builds, stop.is_cancelled()).await {
             error!(%error, "the queue can't be read");
         }
         *unpoisoned(&engine.shared.looked) = Instant::now();
@@ -46,7 +53,7 @@ pub async fn run(engine: Engine, stop: CancellationToken, cut: CancellationToken
             () = tokio::time::sleep(LOOK_AGAIN) => {}
         }
     }
-    drain(&engine, builds, cut).await;
+    drain(engine, builds, cut).await;
 }
 
 impl Engine {
@@ -88,9 +95,12 @@ async fn start_what_can(engine: &Engine, builds: &mut JoinSet<()>, draining: boo
     for build in open.iter().filter(|build| build.state == BuildState::Running) {
         take_up(engine, builds, build);
     }
+    let left = engine.left_by_last_builds().await?;
     let mut bases = Bases::new(engine, &open);
     let (mut waiting, mut early) = (Vec::new(), Vec::new());
     for build in open.iter().filter(|build| build.state == BuildState::Queued) {
+        // A long queue on a slow disk takes its time, and whoever looks on is not standing still.
+        *unpoisoned(&engine.shared.looked) = Instant::now();
         if engine.running().contains_key(&build.number) {
             continue;
         }
@@ -99,12 +109,15 @@ async fn start_what_can(engine: &Engine, builds: &mut JoinSet<()>, draining: boo
             continue;
         }
         let (base, memory) = (bases.state(&build.key).await?, memory_of(engine, &build.key));
-        waiting.push(Waiting { number: build.number, key: build.key.clone(), base, memory });
+        let disk = disk::need(engine, &left, &build.key);
+        waiting.push(Waiting { number: build.number, key: build.key.clone(), base, memory, disk });
     }
-    let decisions = decide(&waiting, &capacity(engine, draining)?);
-    let starting = decisions.iter().filter(|(_, decision)| *decision == Decision::Start);
-    for number in starting.map(|(number, _)| *number).collect::<Vec<_>>() {
-        start(engine, builds, number).await?;
+    let decisions = decide(&waiting, &capacity(engine, draining).await?);
+    for (build, (number, decision)) in waiting.iter().zip(&decisions) {
+        if *decision == Decision::Start {
+            let needs = Needs { memory: build.memory, disk: build.disk.bytes() };
+            start(engine, builds, *number, needs).await?;
+        }
     }
     let mut waits = unpoisoned(&engine.shared.waits);
     let before = std::mem::replace(&mut *waits, early.into_iter().collect());
@@ -122,27 +135,26 @@ async fn start_what_can(engine: &Engine, builds: &mut JoinSet<()>, draining: boo
     Ok(())
 }
 
-fn capacity(engine: &Engine, draining: bool) -> Result<Capacity, StoreError> {
-    let taken: u64 = engine.running().values().map(|running| running.memory).sum();
+async fn capacity(engine: &Engine, draining: bool) -> Result<Capacity, StoreError> {
+    let disk = disk::look(engine).await?;
+    let taken: u64 = engine.running().values().map(|running| running.needs.memory).sum();
     let running = engine.running().iter().map(|(number, running)| (*number, running.key.clone())).collect();
     Ok(Capacity {
         memory: engine.policy().memory.map(|all| all.saturating_sub(taken)),
         slots: engine.policy().slots,
         running,
         broken: engine.store().broken(),
-        disk_free: engine.store().disk_space()?.free,
-        disk_needed: engine.policy().disk_free,
+        disk,
         draining,
     })
 }
 
-async fn start(engine: &Engine, builds: &mut JoinSet<()>, number: BuildNo) -> Result<(), StoreError> {
+async fn start(engine: &Engine, builds: &mut JoinSet<()>, number: BuildNo, needs: Needs) -> Result<(), StoreError> {
     let Some(record) = engine.store().build(number).await? else { return Ok(()) };
     if record.build.state != BuildState::Queued {
         return Ok(());
     }
-    let memory = memory_of(engine, &record.order.key);
-    let Some(place) = engine.take_place(number, record.order.key.clone(), memory) else { return Ok(()) };
+    let Some(place) = engine.take_place(number, record.order.key.clone(), needs) else { return Ok(()) };
     info!(build = number.0, bundle = %record.order.key.path, "starts");
     let (engine, record) = (engine.clone(), record.clone());
     let span = info_span!("build", build = number.0);
@@ -150,6 +162,7 @@ async fn start(engine: &Engine, builds: &mut JoinSet<()>, number: BuildNo) -> Re
         async move {
             let key = record.order.key.clone();
             let ended = runner::run(&engine, record, place.cancel.clone()).await;
+            engine.forget_left();
             engine.look_again(&key).await;
             engine.ask_again();
             give_back(place, ended).await;
@@ -165,7 +178,7 @@ fn take_up(engine: &Engine, builds: &mut JoinSet<()>, build: &OpenBuild) {
     if engine.store().broken().is_some() || engine.shared.draining.is_cancelled() {
         return;
     }
-    let Some(place) = engine.take_place(build.number, build.key.clone(), 0) else { return };
+    let Some(place) = engine.take_place(build.number, build.key.clone(), Needs::default()) else { return };
     let (engine, number) = (engine.clone(), build.number);
     builds.spawn(async move {
         let recovered = reaper::recover_one(&engine, number).await;

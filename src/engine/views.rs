@@ -10,9 +10,13 @@ use crate::domain::bundle::BundleKey;
 use crate::domain::id::{Branch, BuildNo, RepoName};
 use crate::domain::path::RepoPath;
 use crate::domain::pipeline::Stage;
+use crate::domain::plan::forecast::{Job, span};
 use crate::domain::plan::{Action, Plan};
 use crate::manifest::reading::Buildable;
 use crate::store::{BuildRecord, Durations, OpenBuild, Served, StoreError};
+
+/// How long work takes is looked up for so many bundles of a plan.
+const MOST_FORECASTS: usize = 200;
 
 /// What a branch's newest plan said, kept for those who look.
 #[derive(Clone, Debug)]
@@ -239,6 +243,27 @@ impl Engine {
         Ok((!known.is_empty()).then(|| known.iter().sum()))
     }
 
+    /// How long each of the first bundles that a plan does something with is likely to take, in milliseconds, and all
+    /// that are known together; bundles without history are missing.
+    ///
+    /// # Errors
+    /// When the database can't be read.
+    pub async fn forecast(&self, planned: &Planned) -> Result<(BTreeMap<RepoPath, u64>, Option<u64>), StoreError> {
+        let mut each = BTreeMap::new();
+        for bundle in planned.plan.bundles.iter().filter(|bundle| bundle.action.is_work()).take(MOST_FORECASTS) {
+            let runs = |stage| bundle.work().any(|work| work.stage == stage);
+            if let Some(millis) = self.estimate(&planned.repository, &bundle.bundle, runs).await? {
+                each.insert(bundle.bundle.clone(), millis);
+            }
+        }
+        let wanted = self.wanted_on(&planned.repository, &planned.branch);
+        let place = |path: &RepoPath| each.keys().position(|known| known == path);
+        let base = |path: &RepoPath| wanted.get(path).and_then(|wanted| wanted.base.as_ref()).and_then(place);
+        let jobs: Vec<Job> = each.iter().map(|(path, millis)| Job { millis: *millis, after: base(path) }).collect();
+        let all = (!jobs.is_empty()).then(|| span(&jobs, self.policy().slots));
+        Ok((each, all))
+    }
+
     /// Remembers what a plan said of a tracked branch.
     pub(super) fn remember_plan(&self, planned: &Planned) {
         let last = LastPlan {
@@ -289,7 +314,7 @@ impl Position {
     }
 }
 
-fn plan_is_fresh(action: Action, is_served: bool) -> bool {
+pub(super) fn plan_is_fresh(action: Action, is_served: bool) -> bool {
     action == Action::Unchanged || (action != Action::Unbuildable && is_served)
 }
 

@@ -17,6 +17,10 @@ const REFUSED: [&str; 6] =
 const WITH_VALUE: &str = "eflMtTu";
 /// The variable that takes the place of the configuration's `ssh_args`.
 const SSH_ARGS: &str = "ANSIBLE_SSH_ARGS";
+/// What makes Ansible send its modules compiled: by emulation, compiling them took a guest longer than running them.
+const COMPILED: (&str, &str) = ("factoryd_compiled.py", include_str!("ansible/factoryd_compiled.py"));
+/// Where distributions put plugins; a directory of ours must not hide them.
+const CALLBACKS: &str = "/usr/share/ansible/plugins/callback";
 /// A control socket's path may have 107 bytes; Ansible and ssh add about 60 to the directory.
 const CONTROL_DIRECTORY: usize = 40;
 
@@ -107,11 +111,12 @@ pub(crate) fn inventory(place: &Place, access: &Access, play: &Play) -> String {
 }
 
 /// The files it reads, by their names in `run`.
-pub(crate) fn files(place: &Place, access: &Access, play: &Play) -> [(&'static str, String); 3] {
+pub(crate) fn files(place: &Place, access: &Access, play: &Play) -> [(&'static str, String); 4] {
     [
         (INVENTORY, inventory(place, access, play)),
         ("known_hosts", known_hosts(place, access)),
         ("ansible.cfg", configuration(place, &login(access, play))),
+        (COMPILED.0, COMPILED.1.to_owned()),
     ]
 }
 
@@ -130,10 +135,11 @@ fn known_hosts(place: &Place, access: &Access) -> String {
 }
 
 fn configuration(place: &Place, login: &str) -> String {
-    let tmp = place.tmp.display();
+    let (tmp, run) = (place.tmp.display(), place.run.display());
     let ssh_arguments = ssh_arguments(place, login);
     format!(
         "[defaults]\n\
+         callback_plugins = {run}:{CALLBACKS}\n\
          host_key_checking = True\n\
          interpreter_python = auto_silent\n\
          local_tmp = {tmp}/ansible\n\

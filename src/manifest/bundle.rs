@@ -5,7 +5,8 @@
 use std::sync::Arc;
 
 use super::budget::{Budget, Cost};
-use super::fault::{Fault, Span};
+use super::build_script::{self, BuildScript};
+use super::fault::{Fault, Source, Span};
 use super::files::{Files, Filter, Problem};
 use super::mentions::Mentions;
 use super::packer::{Remote, Templates, Used, check_playbook};
@@ -147,13 +148,20 @@ struct BundleReading<'r> {
 
 impl BundleReading<'_> {
     fn read(&mut self, repository: &RepoName) -> Result<Parsed, Refusal> {
+        let script = if self.file.is_todays_os() { Some(self.build_script()?) } else { None };
         let vars = self.vars()?;
-        let scope = vars::scope(&vars.value, repository);
+        let value =
+            script.as_ref().map_or_else(|| vars.value.clone(), |script| build_script::in_vars(&vars.value, script));
+        let scope = vars::scope(&value, repository);
         self.file = self.file.of(&scope, self.templates);
         let bound = self.file.bind(self.bundle, &scope, self.templates);
-        let bound = bound.map_err(|faults| unbuildable(at_vars(self.file, &vars, faults)))?;
+        let mut bound = bound.map_err(|faults| unbuildable(at_vars(self.file, &vars, faults)))?;
         self.charge(bound.weight)?;
+        if let Some(script) = &script {
+            bound.take_script(script, self.bundle);
+        }
         let mut warnings = vars.warnings.clone();
+        warnings.extend(script.into_iter().flat_map(|script| script.warnings));
         warnings.extend(dead_flavor(&vars, &bound));
         warnings.extend(bound.warnings);
         warnings.extend(self.playbooks(&bound.found.remotes)?);
@@ -211,27 +219,51 @@ impl BundleReading<'_> {
     }
 
     fn vars(&mut self) -> Result<vars::Vars, Refusal> {
-        let name = &self.file.vars;
-        let refuse = |reason: String| Refusal::Unbuildable(Unbuildable { reason, faults: Vec::new() });
-        let Some(path) = self.bundle.join(name.as_bytes()) else { return Err(refuse(format!("{name} is missing"))) };
+        let (path, text) = self.text(&self.file.vars.to_string(), "a bundle's vars give it name and base")?;
+        let vars = vars::read(&path.to_string(), self.bundle, &text).map_err(unbuildable)?;
+        self.charge(vars::kept(&vars.value))?;
+        Ok(vars)
+    }
+
+    /// The text of a file without which the bundle is none; `about` says what it is for.
+    fn text(&mut self, name: &str, about: &str) -> Result<(RepoPath, String), Refusal> {
+        let file = format!("{}/{name}", self.bundle);
+        let refused = |span: Span, code: &'static str, reason: String, help: &str| {
+            let fault = Fault::new(&file, span, code, &reason).with_help(help);
+            Refusal::Unbuildable(Unbuildable { reason, faults: vec![fault] })
+        };
+        let refuse = |code: &'static str, reason: String, help: &str| refused(Span::default(), code, reason, help);
+        let missing = || refuse("missing-file", format!("{name} is missing"), about);
+        let Some(path) = self.bundle.join(name.as_bytes()) else { return Err(missing()) };
         let mut files = Files::new(self.tree, From::Bundle, self.bundle.clone(), Filter::All);
         let path = match files.resolve(&path) {
             Ok((path, entry)) if entry.kind.is_file() => path,
-            Ok(_) => return Err(refuse(format!("{name} is not a file"))),
-            Err(Problem::Missing(_)) => return Err(refuse(format!("{name} is missing"))),
+            Ok(_) => return Err(refuse("missing-file", format!("{name} is not a file"), about)),
+            Err(Problem::Missing(_)) => return Err(missing()),
             Err(Problem::Tree(error @ TreeError::Broken { .. })) => return Err(error.into()),
-            Err(problem) => return Err(refuse(problem.to_string())),
+            Err(problem) => {
+                return Err(refuse("bad-link", problem.to_string(), "commit the file itself in place of the link"));
+            }
         };
         let bytes = match self.tree.read(&path, MOST_BYTES) {
-            Err(TreeError::TooLarge { .. }) => return Err(refuse(format!("{name} is larger than {MOST_BYTES} bytes"))),
+            Err(TreeError::TooLarge { .. }) => {
+                let reason = format!("{name} is larger than {MOST_BYTES} bytes");
+                return Err(refuse("too-large", reason, "what is large belongs into a file that a step reads"));
+            }
             other => other?,
         };
         self.charge(bytes.len())?;
-        let Ok(text) = std::str::from_utf8(&bytes) else { return Err(refuse(format!("{name} is not UTF-8"))) };
-        let vars = vars::read(&path.to_string(), self.bundle, text)
-            .map_err(|faults| Refusal::Unbuildable(Unbuildable { reason: summary(&faults), faults }))?;
-        self.charge(vars::kept(&vars.value))?;
-        Ok(vars)
+        let text = String::from_utf8(bytes).map_err(|error| {
+            let span = end_of(&error.as_bytes()[..error.utf8_error().valid_up_to()]);
+            refused(span, "not-utf-8", format!("{name} is not UTF-8"), "save it again as UTF-8")
+        })?;
+        Ok((path, text))
+    }
+
+    /// What the script of an image of an operating system says.
+    fn build_script(&mut self) -> Result<BuildScript, Refusal> {
+        let (path, text) = self.text(build_script::FILE, "it says what the image is made from")?;
+        build_script::read(&Source::new(path.to_string(), &text)).map_err(unbuildable)
     }
 
     /// The files that a stage's steps read in the bundle.
@@ -387,6 +419,14 @@ pub(super) fn refusal(
     Ok((Unbuildable { reason, faults: vec![fault.with_help(help)] }, lasting))
 }
 
+/// The place behind a text.
+fn end_of(text: &[u8]) -> Span {
+    let line = text.iter().filter(|byte| **byte == b'\n').count() + 1;
+    let start = text.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
+    let column = String::from_utf8_lossy(&text[start..]).chars().count() + 1;
+    Span { line, column, length: 1 }
+}
+
 fn unbuildable(faults: Vec<Fault>) -> Refusal {
     Refusal::Unbuildable(Unbuildable { reason: summary(&faults), faults })
 }
@@ -404,8 +444,17 @@ fn at_vars(file: &PipelineFile, vars: &vars::Vars, mut faults: Vec<Fault>) -> Ve
             *fault = at.with_help(&fault.help);
         }
     }
+    // What the built-in pipeline asks for and the vars lack is wanting in the vars.
+    for fault in faults.iter_mut().filter(|fault| file.path.is_none() && fault.code == "expression") {
+        if let Some(at) = vars.wanting(&fault.message) {
+            let lacks = fault.message.contains("is not defined");
+            let todays = "today's bundles say `bundle:` with `name`, `img_base` and `properties`";
+            *fault = at.with_help(if lacks { todays } else { fault.help.as_str() });
+        }
+    }
+    faults.dedup_by(|one, other| one.file == other.file && one.message == other.message);
     for fault in faults.iter_mut().filter(of_template) {
-        let usual = || Fault::new(super::pipeline::USUAL_TEMPLATE, Span::default(), fault.code, &fault.message);
+        let usual = || Fault::new(&file.usual_template(), Span::default(), fault.code, &fault.message);
         let at = vars.fault("packer_file", fault.code, &fault.message).unwrap_or_else(usual);
         *fault = at.with_hint(&fault.hint).with_help(&fault.help);
     }

@@ -2,9 +2,11 @@
 
 use std::collections::BTreeMap;
 
+use super::elsewhere;
 use super::fault::{Fault, Span};
 use super::globs::Positions;
 use super::pipeline::PipelineFile;
+use super::reading::Unbuildable;
 use super::yaml::MOST_BYTES;
 use crate::domain::id::Oid;
 use crate::domain::path::RepoPath;
@@ -30,6 +32,8 @@ pub(super) struct Discovery {
     pub(super) bundles: Vec<Candidate>,
     /// What is wrong with the pipelines.
     pub(super) faults: Vec<Fault>,
+    /// Directories that can't be bundles here, with what they lack; only where the pipelines are built in.
+    pub(super) elsewhere: Vec<(RepoPath, Unbuildable)>,
     /// Whether every bundle was found: not, where a glob could not be read or a limit was reached.
     pub(super) complete: bool,
 }
@@ -68,10 +72,12 @@ pub(super) fn discover(tree: &dyn Tree) -> Result<Discovery, TreeError> {
     faults.extend(pipelines.iter().flat_map(|file| file.faults.iter().cloned()));
     faults.append(&mut others);
     faults.extend(doubly_matched(&pipelines, &bundles));
-    Ok(Discovery { pipelines, bundles, faults, complete })
+    let is_todays = pipelines.iter().any(PipelineFile::is_todays_os);
+    let elsewhere = if is_todays { elsewhere::look(tree)? } else { Vec::new() };
+    Ok(Discovery { pipelines, bundles, faults, elsewhere, complete })
 }
 
-/// The repository's own pipelines, or the built-in one.
+/// The repository's own pipelines, or the built-in ones.
 fn pipelines(tree: &dyn Tree) -> Result<Vec<PipelineFile>, TreeError> {
     let directory = RepoPath::new(DIRECTORY).unwrap_or_default();
     let mut files = Vec::new();
@@ -88,7 +94,7 @@ fn pipelines(tree: &dyn Tree) -> Result<Vec<PipelineFile>, TreeError> {
             EntryKind::File | EntryKind::Executable => {}
         }
     }
-    Ok(if files.is_empty() { vec![PipelineFile::builtin()] } else { files })
+    Ok(if files.is_empty() { PipelineFile::builtin().into() } else { files })
 }
 
 fn pipeline(tree: &dyn Tree, path: RepoPath) -> Result<PipelineFile, TreeError> {

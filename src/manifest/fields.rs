@@ -60,6 +60,8 @@ pub(super) enum Shape {
     Stages,
     /// Steps.
     Steps,
+    /// Steps that change a disk before anything runs on it: [`ACTIONS`] and [`STEP`] without [`NOT_IN_CHANGES`].
+    Changes,
 }
 
 impl Field {
@@ -134,6 +136,11 @@ pub(super) const BOOT: &[Field] = &[
     Field::new("host_key", Shape::Word(&["verified", "first-seen"]), "How the host key is known; default verified.")
         .free(),
     Field::new("timeout", Shape::Duration, "How long until SSH must answer; default 10m.").free(),
+    Field::new(
+        "changes",
+        Shape::Changes,
+        "What changes the disk before the machine's first boot: steps that run as root, with the disk's root at $ROOT.",
+    ),
 ];
 
 /// `boot.image` as a file of the host.
@@ -228,6 +235,19 @@ pub(super) const STEP: &[Field] = &[
     Field::new("network", Shape::Word(&["none", "guest", "full"]), "What a host step reaches; default guest."),
     Field::new("secrets", Shape::List(&Shape::Text), "Secrets of the configuration that a host step is given."),
 ];
+
+/// The keys of a step that can't stand in `boot.changes`, and why.
+pub(super) const NOT_IN_CHANGES: &[(&str, &str)] = &[
+    ("ansible-local", NOT_UP_YET),
+    ("ansible", NOT_UP_YET),
+    ("pytest", NOT_UP_YET),
+    ("packer", NOT_UP_YET),
+    ("expect_disconnect", "what has the disk attached must stay up until the disk is detached"),
+    ("network", "nothing of `changes` runs on the factory host"),
+    ("secrets", "nothing of `changes` runs on the factory host"),
+];
+
+const NOT_UP_YET: &str = "the machine is not up yet; `changes` takes shell, script and upload";
 
 /// The keys of `script`.
 pub(super) const SCRIPT: &[Field] = &[

@@ -15,10 +15,12 @@
 mod bases;
 mod bind;
 mod budget;
+mod build_script;
 mod bundle;
 mod cache;
 pub mod directory;
 mod discovery;
+mod elsewhere;
 pub mod fault;
 mod fields;
 mod files;

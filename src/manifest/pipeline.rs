@@ -4,18 +4,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::bind::Binder;
+use super::build_script::{self, BuildScript};
 use super::fault::{Fault, Source, Span, did_you_mean, quoted};
 use super::fields::{self, PIPELINE, STAGE_NAMES};
 use super::globs::Pattern;
 use super::node::{Kind, Node};
 use super::packer::Templates;
 use super::reader::{Binding, FromTemplates, Need, Reader, Reads};
-use super::yaml;
-use super::{glance, stages, steps};
+use super::{glance, stages, steps, yaml};
 use crate::domain::expression::Text;
 use crate::domain::inputs::Input;
 use crate::domain::path::RepoPath;
-use crate::domain::pipeline::{BaseImage, Boot, Pipeline, SharedChange, Snapshot, Stage};
+use crate::domain::pipeline::{BaseImage, Boot, Pipeline, SharedChange, Snapshot, Stage, StepPath};
 use crate::domain::value::Value;
 
 /// How long a build may take where the pipeline does not say.
@@ -30,16 +30,36 @@ pub(super) const GLANCE_OPTIONS: &str = "final_glance_options";
 /// The name of the built-in pipeline in messages.
 const BUILTIN: &str = "(built-in pipeline)";
 
-/// The pipeline of a repository that has none, and of one that has no packer template either.
-const BUILTIN_TEXT: &str = include_str!("builtin.yml");
+/// The pipelines of a repository that has none: for bundles, for bundles where it has no packer template either, and for
+/// images of operating systems.
+const BUILTIN_IMAGES: &str = include_str!("builtin.yml");
 const BUILTIN_ANSIBLE: &str = include_str!("builtin-ansible.yml");
+const BUILTIN_OS: &str = include_str!("builtin-os.yml");
 
-/// The packer template of a bundle whose vars name none, and where templates lie.
-pub(super) const USUAL_TEMPLATE: &str = "images/build.packer.json";
-const TEMPLATES: &str = "images";
+/// The packer template of a bundle whose vars name none.
+const USUAL_TEMPLATE: &str = "build.packer.json";
 
 /// Files that show a repository of today's factory: without its template, nothing of it can be built.
-const TODAYS: [&str; 3] = [USUAL_TEMPLATE, "images/build.playbook.yml", "images/build.sh"];
+const TODAYS: [&str; 3] = ["images/build.packer.json", "images/build.playbook.yml", "images/build.sh"];
+
+/// Which of today's ways a built-in pipeline keeps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Todays {
+    /// Bundles of `images/`, which have vars.
+    Images,
+    /// Images of operating systems in `os/`, which have a script and a template of vars.
+    Os,
+}
+
+impl Todays {
+    /// Where its packer templates lie.
+    fn templates(self) -> &'static str {
+        match self {
+            Self::Images => "images",
+            Self::Os => "os",
+        }
+    }
+}
 
 /// A pipeline file, as far as it could be read.
 #[derive(Debug)]
@@ -59,6 +79,8 @@ pub(super) struct PipelineFile {
     on_shared_change: SharedChange,
     /// What is wrong with it whatever the bundle.
     pub(super) faults: Vec<Fault>,
+    /// Which of today's ways it keeps, where it is built in.
+    todays: Option<Todays>,
     /// The built-in pipeline for repositories without packer templates.
     without_packer: Option<Box<Self>>,
 }
@@ -83,11 +105,26 @@ pub fn check_file(name: &str, text: &str) -> Vec<Fault> {
     PipelineFile::parse(name, None, text).faults
 }
 
+impl Bound {
+    /// The script that an image of an operating system is made by counts, and its changes stand in it.
+    pub(super) fn take_script(&mut self, script: &BuildScript, bundle: &RepoPath) {
+        let Some(path) = RepoPath::new(build_script::FILE).map(StepPath::Bundle) else { return };
+        let written = path.in_repository(bundle).to_string();
+        let need = Need { stage: Stage::Boot, path, reads: Reads::All, span: Span::default(), source: None };
+        self.needs.push(need);
+        for (step, (_, line)) in self.pipeline.boot.changes.iter_mut().zip(&script.changes) {
+            step.written = (written.clone(), *line);
+        }
+    }
+}
+
 impl PipelineFile {
-    /// The pipeline of a repository that has none.
-    pub(super) fn builtin() -> Self {
+    /// The pipelines of a repository that has none.
+    pub(super) fn builtin() -> [Self; 2] {
         let without_packer = Some(Box::new(Self::parse(BUILTIN, None, BUILTIN_ANSIBLE)));
-        Self { without_packer, ..Self::parse(BUILTIN, None, BUILTIN_TEXT) }
+        let images = Self::parse(BUILTIN, None, BUILTIN_IMAGES);
+        let os = Self::parse(BUILTIN, None, BUILTIN_OS);
+        [Self { todays: Some(Todays::Images), without_packer, ..images }, Self { todays: Some(Todays::Os), ..os }]
     }
 
     /// The pipeline as it is for one bundle: the built-in one runs the playbook alone where the repository has nothing of
@@ -99,9 +136,14 @@ impl PipelineFile {
         if is_named || todays() { self } else { without_packer }
     }
 
-    /// Whether this is the built-in pipeline with its packer template.
-    fn is_todays(&self) -> bool {
-        self.without_packer.is_some()
+    /// Whether this is the built-in pipeline of `os/`.
+    pub(super) fn is_todays_os(&self) -> bool {
+        self.todays == Some(Todays::Os)
+    }
+
+    /// The packer template of a bundle whose vars name none.
+    pub(super) fn usual_template(&self) -> String {
+        format!("{}/{USUAL_TEMPLATE}", self.todays.unwrap_or(Todays::Images).templates())
     }
 
     /// Reads a file.
@@ -129,6 +171,7 @@ impl PipelineFile {
             root: None,
             on_shared_change: SharedChange::default(),
             faults,
+            todays: None,
             without_packer: None,
         };
         if let Some(root) = &root {
@@ -209,7 +252,7 @@ impl PipelineFile {
     /// Everything that may hold expressions: with a scope filled in, without one only checked.
     fn stages_of(&self, root: &Node, binding: Option<Binding<'_>>) -> (Option<Bound>, Vec<Fault>) {
         let scope = binding.map(|binding| binding.scope);
-        let defaults = scope.filter(|_| self.is_todays()).map(with_defaults);
+        let defaults = scope.zip(self.todays).map(|(scope, todays)| with_defaults(scope, todays));
         let mut binder = Binder::new(&self.source, defaults.as_ref().or(scope));
         let names = ["timeout", "shared", "stages", "archive"];
         let [timeout, shared, stages, archive] = names.map(|name| root.get(name).map(|node| binder.bind(node)));
@@ -239,6 +282,7 @@ impl PipelineFile {
         faults.append(&mut reader.faults);
         let pipeline = boot.map(|boot| Pipeline {
             file: self.path.clone(),
+            called: scope.and_then(super::vars::called),
             on_shared_change: self.on_shared_change,
             timeout,
             boot,
@@ -249,6 +293,7 @@ impl PipelineFile {
             archive,
         });
         let Reader { needs, warnings, found, .. } = reader;
+        let weight = weight + found.weight;
         (pipeline.map(|pipeline| Bound { pipeline, needs, weight, warnings, found }), faults)
     }
 
@@ -257,7 +302,7 @@ impl PipelineFile {
         let Some(machine) = &reader.found.machine else { return boot };
         let Some(image) = machine.image.clone().filter(|image| *image != boot.image) else { return boot };
         let (shown, pipelines) = (described(&image), described(&boot.image));
-        let message = match self.is_todays() {
+        let message = match self.todays.is_some() {
             true => format!("the packer template boots {shown}, and not the bundle's `img_base`, which is {pipelines}"),
             false => {
                 format!("the packer template boots {shown}; the pipeline's `boot` says {pipelines}, and that is booted")
@@ -266,7 +311,7 @@ impl PipelineFile {
         let help = "a template that takes what the bundle says has `{{ user `source_image` }}`";
         let fault = machine.image_at.as_ref().map(|(source, span)| source.fault(*span, "other-base", message));
         reader.warnings.extend(fault.map(|fault| fault.with_help(help)));
-        if self.is_todays() {
+        if self.todays.is_some() {
             reader.found.inputs.push((Stage::Boot, Input::value("packer builder image", shown)));
             boot.image = image;
         }
@@ -315,13 +360,13 @@ fn described(image: &BaseImage) -> String {
 }
 
 /// The vars with what today's playbook has for those that name no template.
-fn with_defaults(scope: &Value) -> Value {
+fn with_defaults(scope: &Value, todays: Todays) -> Value {
     let mut scope = scope.clone();
     if let Value::Map(entries) = &mut scope
         && let Some((_, Value::Map(vars))) = entries.iter_mut().find(|(name, _)| name == "vars")
     {
         let named = vars.iter().find(|(name, _)| name == "packer_file").map(|(_, value)| value.to_string());
-        let path = named.map_or_else(|| USUAL_TEMPLATE.to_owned(), |named| format!("{TEMPLATES}/{named}"));
+        let path = format!("{}/{}", todays.templates(), named.as_deref().unwrap_or(USUAL_TEMPLATE));
         vars.retain(|(name, _)| name != "packer_file");
         vars.push(("packer_file".to_owned(), Value::String(path)));
     }

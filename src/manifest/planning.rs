@@ -24,7 +24,10 @@ impl Reading {
         let mut facts = Facts::default();
         let mut served = ServedPrints::new();
         for bundle in &self.bundles {
-            let Ok(buildable) = &bundle.verdict else { continue };
+            let Ok(buildable) = &bundle.verdict else {
+                facts.unbuildable.push(bundle.path.clone());
+                continue;
+            };
             let prints = buildable.stages.iter().map(|stage| (stage.stage, stage.declared));
             facts.kept.extend(prints.clone().map(|(_, declared)| (declared, Kept::Usable)));
             served.insert(bundle.path.clone(), prints.collect());

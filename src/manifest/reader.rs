@@ -64,6 +64,8 @@ pub(super) struct Binding<'s> {
 /// What packer templates said besides steps.
 #[derive(Debug, Default)]
 pub(super) struct FromTemplates {
+    /// What they and their expressions came to, in bytes.
+    pub(super) weight: usize,
     /// What the first template says of the machine.
     pub(super) machine: Option<Machine>,
     /// Values that count.

@@ -8,7 +8,7 @@ use super::budget::{Budget, Cost};
 use super::bundle::{self, Outcome, Parsed};
 use super::cache::{BundleKey, Cache, Entry, Kept, Surroundings};
 use super::discovery::{self, Candidate, Discovery};
-use super::fault::Fault;
+use super::fault::{Fault, Span};
 use super::files::{Files, Filter};
 use super::packer::Templates;
 use super::pipeline::PipelineFile;
@@ -27,6 +27,8 @@ const MOST_BUNDLE_FAULTS: usize = 2000;
 pub struct Reading {
     /// The bundles, sorted by the bytes of their paths.
     pub bundles: Vec<BundleReading>,
+    /// Directories of today's factory that nothing here builds, with what they lack; in no plan. Sorted by path.
+    pub elsewhere: Vec<(RepoPath, Unbuildable)>,
     /// What is wrong with the pipelines.
     pub faults: Vec<Fault>,
     /// Whether these are all the bundles there are. Where a pipeline's globs can't be read, a bundle that is missing here
@@ -123,7 +125,7 @@ pub(super) struct Outside {
 /// When the tree itself can't be read. Whatever is wrong *in* the repository is in the reading.
 pub fn read(tree: &dyn Tree, repository: &RepoName, cache: &Cache) -> Result<Reading, TreeError> {
     let mut kept = cache.begin();
-    let Discovery { pipelines, bundles, faults, complete } = discovery::discover(tree)?;
+    let Discovery { pipelines, bundles, faults, elsewhere, complete } = discovery::discover(tree)?;
     let mut run = Run {
         tree,
         repository,
@@ -142,7 +144,8 @@ pub fn read(tree: &dyn Tree, repository: &RepoName, cache: &Cache) -> Result<Rea
     kept.end();
     few_faults(&mut verdicts);
     let reading = |(bundle, verdict): (Candidate, _)| BundleReading { path: bundle.path, verdict };
-    Ok(Reading { bundles: bundles.into_iter().zip(verdicts).map(reading).collect(), faults, complete })
+    let bundles = bundles.into_iter().zip(verdicts).map(reading).collect();
+    Ok(Reading { bundles, elsewhere, faults, complete })
 }
 
 type Verdict = Result<Arc<Buildable>, Unbuildable>;
@@ -214,7 +217,17 @@ impl Run<'_> {
             meant.iter().map(|base| if let Base::Bundle(index) = base { Some(*index) } else { None }).collect();
         let order = bases::sort(&edges);
         let path = |index: usize| &bundles[index].path;
-        let refuse = |reason: String| -> Verdict { Err(Unbuildable { reason, faults: Vec::new() }) };
+        let refuse = |index: usize, code: &'static str, reason: String, help: &str| -> Verdict {
+            let candidate = &bundles[index];
+            let vars = candidate
+                .pipelines
+                .first()
+                .map_or_else(String::new, |pipeline| self.pipelines[*pipeline].vars.to_string());
+            let file = format!("{}/{vars}", candidate.path);
+            let fault = Fault::new(&file, Span::default(), code, &reason).with_help(help);
+            Err(Unbuildable { reason, faults: vec![fault] })
+        };
+        let is_broken = "mend that one first, or base this bundle on another image";
         let mut verdicts: Vec<Option<Verdict>> = entries.iter().map(|_| None).collect();
         for index in order.order {
             let verdict = match (&entries[index], &meant[index]) {
@@ -222,11 +235,12 @@ impl Run<'_> {
                 (Ok(_), Base::Several(several)) => {
                     let paths: Vec<String> = several.iter().map(|index| path(*index).to_string()).collect();
                     let name = parsed(&entries[index]).and_then(Parsed::base_name).unwrap_or_default();
-                    refuse(format!("its base `{name}` may be any of {}; name one by its path", paths.join(", ")))
+                    let reason = format!("its base `{name}` may be any of {}; name one by its path", paths.join(", "));
+                    refuse(index, "ambiguous-base", reason, "a path begins at the repository's root")
                 }
                 (Ok(entry), Base::None) => self.whole(&bundles[index], entry, None)?,
                 (Ok(entry), Base::Bundle(base)) => match verdicts[*base].as_ref().and_then(|base| base.as_ref().ok()) {
-                    None => refuse(format!("its base {} can't be built", path(*base))),
+                    None => refuse(index, "base", format!("its base {} can't be built", path(*base)), is_broken),
                     Some(buildable) => {
                         let base = buildable.disk().map(|disk| (path(*base).clone(), disk));
                         self.whole(&bundles[index], entry, base)?
@@ -237,11 +251,12 @@ impl Run<'_> {
         }
         for (index, cycle) in order.cycles {
             let around = cycle.iter().chain([&index]).map(|index| path(*index).to_string()).collect::<Vec<_>>();
-            verdicts[index] = Some(refuse(format!("it is based on itself: {}", around.join(" → "))));
+            let reason = format!("it is based on itself: {}", around.join(" → "));
+            verdicts[index] = Some(refuse(index, "base-cycle", reason, "base one of them on an image"));
         }
         for index in order.behind {
             let base = edges[index].map(|base| path(base).to_string()).unwrap_or_default();
-            verdicts[index] = Some(refuse(format!("its base {base} can't be built")));
+            verdicts[index] = Some(refuse(index, "base", format!("its base {base} can't be built"), is_broken));
         }
         // Every index is in exactly one of the three.
         Ok(verdicts.into_iter().flatten().collect())
@@ -348,10 +363,7 @@ fn assemble(
     }
     let mut warnings = Arc::clone(&parsed.warnings);
     if let (Some(name), None) = (parsed.base_name(), base) {
-        let message = format!("no bundle of this repository is called `{name}`");
-        let fault = file.source.fault(parsed.image, "unknown-base", message);
-        let fault = fault.with_help("it is taken for the name of an image, or for an alias of the configuration");
-        warnings = warnings.iter().cloned().chain([fault]).collect();
+        warnings = warnings.iter().cloned().chain([unknown_base(parsed, file, name)]).collect();
     }
     Buildable {
         pipeline: Arc::clone(&parsed.pipeline),
@@ -360,6 +372,20 @@ fn assemble(
         base: base.map(|(path, _)| path.clone()),
         warnings,
     }
+}
+
+/// What an author should know of a base that is no bundle.
+fn unknown_base(parsed: &Parsed, file: &PipelineFile, name: &str) -> Fault {
+    if name.starts_with("http://") || name.starts_with("https://") {
+        let message = format!("nothing says what the bytes of {name} must sum to");
+        let help = format!(
+            "the factory's configuration must: [base.\"{name}\"] with url, sha256 and format, or with the path of a copy"
+        );
+        return file.source.fault(parsed.image, "no-checksum", message).with_help(help);
+    }
+    let message = format!("no bundle of this repository is called `{name}`");
+    let fault = file.source.fault(parsed.image, "unknown-base", message);
+    fault.with_help("it is taken for the name of an image, or for an alias of the configuration")
 }
 
 fn identity(repository: &RepoName, file: &PipelineFile) -> Digest {
@@ -379,3 +405,7 @@ fn few_faults(verdicts: &mut [Verdict]) {
 #[cfg(test)]
 #[path = "reading_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "os_tests.rs"]
+mod os_tests;

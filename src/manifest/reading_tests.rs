@@ -2,6 +2,8 @@
 
 use super::super::forest::Forest;
 use super::*;
+use crate::domain::id::CommitId;
+use crate::domain::plan::plan;
 use crate::domain::tree::EntryKind;
 
 const PIPELINE: &str = r#"
@@ -213,6 +215,84 @@ fn a_missing_file_is_shown_where_the_pipeline_names_it() {
       |
       = the provision stage reads `ansible/bootstrap.yml`
     "#);
+}
+
+/// What one commit means for the next, where everything was built: each bundle's action, and what is gone.
+fn planned(before: &Forest, after: &Forest) -> Vec<String> {
+    let (known, next) = (look(before).as_built(), look(after));
+    let plan = plan(CommitId::from("next"), None, &next.candidates(), &known);
+    let bundles = plan.bundles.iter().map(|bundle| {
+        let mark = if bundle.canary { "!" } else { "" };
+        format!("{} {}{mark}: {}", bundle.bundle, bundle.action.word(), bundle.reason)
+    });
+    bundles.chain(plan.removed.iter().map(|path| format!("{path} is gone"))).collect()
+}
+
+/// A history in three commits: a template that two bundles share, and a bundle that could never be built.
+#[test]
+fn a_shared_change_is_told_from_a_move_to_a_base_that_another_bundle_has() {
+    const OTHER: &str = "11111111-98a0-4c1e-b0a8-1a9f4d0f9f11";
+    let template = |packages: &str| {
+        format!(
+            r#"{{ "builders": [{{ "type": "openstack" }}], "provisioners": [
+                {{ "type": "shell", "inline": ["apt-get install --yes aptitude git {packages} python3-dev"] }} ] }}"#
+        )
+    };
+    let first = Forest::new(&[
+        ("images/build.packer.json", &template("gcc")),
+        ("images/bundle-a/build-vars.yml", &vars("a", UUID)),
+        ("images/bundle-b/build-vars.yml", &vars("b", OTHER)),
+        ("images/bundle-c/README.md", "no vars"),
+    ]);
+    let second = Forest::new(&[
+        ("images/build.packer.json", &template("build-essential")),
+        ("images/bundle-a/build-vars.yml", &vars("a", UUID)),
+        ("images/bundle-b/build-vars.yml", &vars("b", UUID)),
+    ]);
+    let inline =
+        "packer provisioner 1 inline …es aptitude git gcc python3-dev\",] → …es aptitude git build-essential python…";
+    assert_eq!(
+        planned(&first, &second),
+        [
+            &format!("images/bundle-a stale: waits for canary images/bundle-b: {inline}"),
+            &format!("images/bundle-b build!: provision: {inline}"),
+            "images/bundle-c is gone",
+        ]
+    );
+    let moved = first.with("images/bundle-b/build-vars.yml", &vars("b", UUID));
+    let follows = format!("snapshot: follows boot: bundle.img_base {OTHER} → {UUID}");
+    assert_eq!(planned(&first, &moved)[1], format!("images/bundle-b publish: {follows}"));
+}
+
+#[test]
+fn whatever_makes_a_bundle_unbuildable_is_a_fault_at_its_file() {
+    let forest = factory()
+        .put(b"images/bundle-latin/build-vars.yml", EntryKind::File, b"bundle:\n  name: caf\xe9\n")
+        .with("images/bundle-none/README.md", "")
+        .with("images/bundle-round/build-vars.yml", &vars("x", "bundle-round"))
+        .with("images/bundle-round/ansible/bootstrap.yml", "")
+        .with("images/bundle-round/tests/t.py", "");
+    let told: Vec<String> = look(&forest)
+        .bundles
+        .into_iter()
+        .filter_map(|bundle| bundle.verdict.err())
+        .flat_map(|why| why.faults)
+        .map(|fault| format!("{} {fault}; {}", fault.code, fault.help))
+        .collect();
+    insta::assert_snapshot!(told.join("\n"), @r"
+    not-utf-8 images/bundle-latin/build-vars.yml:2:12: build-vars.yml is not UTF-8; save it again as UTF-8
+    missing-file images/bundle-none/build-vars.yml: build-vars.yml is missing; a bundle's vars give it name and base
+    base-cycle images/bundle-round/build-vars.yml: it is based on itself: images/bundle-round → images/bundle-round; base one of them on an image
+    ");
+    let empty = Forest::new(&[
+        ("images/build.packer.json", r#"{ "builders": [{ "type": "openstack" }] }"#),
+        ("images/bundle-a/build-vars.yml", "# to be written\n"),
+        ("images/bundle-b/build-vars.yml", "bundle:\n  name: [b]\n  img_base: x\n"),
+    ]);
+    insta::assert_snapshot!(verdicts(&empty).join("\n"), @r"
+    images/bundle-a: images/bundle-a/build-vars.yml:1:1: `bundle` is not defined, for images/bundle-a; today's bundles say `bundle:` with `name`, `img_base` and `properties`
+    images/bundle-b: images/bundle-b/build-vars.yml:2:3: `bundle.name` is a list, and stands inside of a text here, for images/bundle-b; give it a text or a number
+    ");
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::fields::{ACTIONS, Field, PIPELINE, STAGES, STEP, Shape};
+use super::fields::{ACTIONS, Field, NOT_IN_CHANGES, PIPELINE, STAGES, STEP, Shape};
 
 /// What an expression looks like: wherever a value that is no text is wanted, one may stand for it.
 const EXPRESSION: &str = r"\{\{.*\}\}";
@@ -12,7 +12,7 @@ pub fn pipeline() -> Value {
     let mut schema = record(PIPELINE);
     schema["$schema"] = json!("https://json-schema.org/draft/2020-12/schema");
     schema["title"] = json!("A pipeline of factoryd");
-    schema["$defs"] = json!({ "step": step() });
+    schema["$defs"] = json!({ "step": step(ACTIONS, STEP), "change": step(but(ACTIONS), but(STEP)) });
     schema
 }
 
@@ -59,6 +59,7 @@ fn shape(shape: &Shape) -> Value {
         }
         Shape::Stages => json!({ "type": "array", "minItems": 1, "items": { "anyOf": stages() } }),
         Shape::Steps => json!({ "type": "array", "items": { "$ref": "#/$defs/step" } }),
+        Shape::Changes => json!({ "type": "array", "items": { "$ref": "#/$defs/change" } }),
     }
 }
 
@@ -74,14 +75,20 @@ fn stages() -> Vec<Value> {
     STAGES.iter().map(stage).collect()
 }
 
-fn step() -> Value {
-    let one: Vec<Value> = ACTIONS.iter().map(|action| json!({ "required": [action.name] })).collect();
+fn step<'f>(actions: impl IntoIterator<Item = &'f Field>, others: impl IntoIterator<Item = &'f Field>) -> Value {
+    let actions: Vec<&Field> = actions.into_iter().collect();
+    let one: Vec<Value> = actions.iter().map(|action| json!({ "required": [action.name] })).collect();
     json!({
         "type": "object",
-        "properties": properties(ACTIONS.iter().chain(STEP)),
+        "properties": properties(actions.into_iter().chain(others)),
         "additionalProperties": false,
         "oneOf": one
     })
+}
+
+/// The fields without those that can't stand in `boot.changes`.
+fn but(fields: &'static [Field]) -> impl Iterator<Item = &'static Field> {
+    fields.iter().filter(|field| !NOT_IN_CHANGES.iter().any(|(name, _)| *name == field.name))
 }
 
 fn pattern(pattern: &str) -> Value {

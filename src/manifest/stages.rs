@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::fields::{BOOT, IMAGE_PATH, IMAGE_RECIPE, IMAGE_URL, RECIPE, RECIPE_FILE, RENDER, SNAPSHOT};
 use super::node::{Kind, Node};
 use super::reader::Reader;
+use super::steps;
 use crate::domain::expression::Text;
 use crate::domain::path::RepoPath;
 use crate::domain::pipeline::{
@@ -36,6 +37,7 @@ pub(super) fn boot(reader: &mut Reader<'_>, node: &Node) -> Option<Boot> {
     let disk = reader.size(record.get("disk"), "disk");
     let host_key = reader.word(record.get("host_key"), "host_key", &host_keys);
     let timeout = reader.duration(record.get("timeout"), "timeout");
+    let changes = steps::changes(reader, record.get("changes"));
     // What the pipeline does not say, the builder of its packer template does.
     let machine = reader.found.machine.clone().unwrap_or_default();
     Some(Boot {
@@ -46,6 +48,7 @@ pub(super) fn boot(reader: &mut Reader<'_>, node: &Node) -> Option<Boot> {
         disk: disk.or(machine.disk),
         host_key: host_key.unwrap_or_default(),
         timeout: timeout.or(machine.timeout).unwrap_or(BOOT_TIMEOUT),
+        changes,
         terminal: machine.terminal,
         placement: machine.placement,
     })

@@ -1,7 +1,7 @@
-//! Steps, and the two stages that are made of them: `provision` and `test`.
+//! Steps, and what is made of them: the stages `provision` and `test`, and the `changes` of `boot`.
 
 use super::fault::quoted;
-use super::fields::{ACTIONS, Field, PACKER, PLAYBOOK, PROVISION, PYTEST, SCRIPT, STEP, TEST, UPLOAD};
+use super::fields::{ACTIONS, Field, NOT_IN_CHANGES, PACKER, PLAYBOOK, PROVISION, PYTEST, SCRIPT, STEP, TEST, UPLOAD};
 use super::node::{Key, Kind, Node};
 use super::packer::{self, NotRead};
 use super::reader::{Binding, Need, Reader, Reads};
@@ -33,6 +33,23 @@ pub(super) fn test(reader: &mut Reader<'_>, node: &Node) -> Option<Test> {
     let timeout = reader.duration(record.get("timeout"), "timeout");
     let steps = steps(reader, record.get("steps"), Stage::Test).into();
     Some(Test { steps, ports, reports, timeout })
+}
+
+/// `boot.changes`.
+pub(super) fn changes(reader: &mut Reader<'_>, node: Option<&Node>) -> Vec<Step> {
+    let items = reader.list(node, "changes", "steps");
+    items.iter().filter_map(|item| change(reader, item)).collect()
+}
+
+fn change(reader: &mut Reader<'_>, item: &Node) -> Option<Step> {
+    let before = reader.faults.len();
+    if let Kind::Map(entries) = &item.kind {
+        for (key, _) in entries {
+            let Some((_, help)) = NOT_IN_CHANGES.iter().find(|(name, _)| *name == key.text) else { continue };
+            reader.fault(key.span, "misplaced-step", format!("`{}` can't stand in `changes`", key.text), *help);
+        }
+    }
+    if reader.faults.len() == before { step(reader, item, Stage::Boot) } else { None }
 }
 
 fn steps(reader: &mut Reader<'_>, node: Option<&Node>, stage: Stage) -> Vec<Step> {
@@ -85,7 +102,9 @@ fn packer_steps(reader: &mut Reader<'_>, item: &Node, node: &Node, stage: Stage)
     };
     let Binding { bundle, scope, .. } = binding;
     let environment = shared.env.clone();
-    let expanded = template.expand(&packer::Order { bundle, scope, builder, variables, environment });
+    let room = packer::MOST_EXPANDED.saturating_sub(reader.found.weight);
+    let expanded = template.expand(&packer::Order { bundle, scope, builder, variables, environment, room });
+    reader.found.weight += expanded.weight;
     reader.faults.extend(expanded.faults);
     reader.warnings.extend(expanded.warnings);
     reader.needs.extend(expanded.needs);

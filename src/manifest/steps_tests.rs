@@ -3,7 +3,11 @@
 use super::super::check_file;
 
 fn told_of(stages: &str) -> String {
-    let text = ["version: 1\nbundles: [images/*]\nstages:\n  - boot: { image: x }\n", stages].concat();
+    told(&["  - boot: { image: x }\n", stages].concat())
+}
+
+fn told(stages: &str) -> String {
+    let text = ["version: 1\nbundles: [images/*]\nstages:\n", stages].concat();
     check_file("pipelines/p.yml", &text).iter().map(|fault| fault.render("error")).collect::<Vec<_>>().join("\n")
 }
 
@@ -124,5 +128,83 @@ error: `pytest` lacks `path`
    |                   ^^
    |
    = path: The file or directory of the tests.
+"#);
+}
+
+#[test]
+fn changes_before_the_first_boot_are_steps_that_need_no_machine_of_the_image() {
+    assert_eq!(
+        told(
+            r#"  - boot:
+      image: x
+      changes:
+        - upload: { from: x, to: /etc/x }
+        - script: { path: run.sh, args: ["{{ build.number }}"] }
+          name: run
+        - shell: chroot "$ROOT" useradd cloud
+          env: { A: b }
+          timeout: 5m
+          allow_failure: true
+"#
+        ),
+        ""
+    );
+    insta::assert_snapshot!(told(r#"  - boot:
+      image: x
+      changes:
+        - ansible: ansible/site.yml
+        - shell: reboot
+          expect_disconnect: true
+        - shell: make
+          network: full
+          secrets: [token]
+        - upload: { from: x, to: relative }
+        - nothing
+"#), @r#"
+error: `ansible` can't stand in `changes`
+  --> pipelines/p.yml:7:11
+  |
+7 |         - ansible: ansible/site.yml
+  |           ^^^^^^^
+  |
+  = the machine is not up yet; `changes` takes shell, script and upload
+
+error: `expect_disconnect` can't stand in `changes`
+  --> pipelines/p.yml:9:11
+  |
+9 |           expect_disconnect: true
+  |           ^^^^^^^^^^^^^^^^^
+  |
+  = what has the disk attached must stay up until the disk is detached
+
+error: `network` can't stand in `changes`
+   --> pipelines/p.yml:11:11
+   |
+11 |           network: full
+   |           ^^^^^^^
+   |
+   = nothing of `changes` runs on the factory host
+
+error: `secrets` can't stand in `changes`
+   --> pipelines/p.yml:12:11
+   |
+12 |           secrets: [token]
+   |           ^^^^^^^
+   |
+   = nothing of `changes` runs on the factory host
+
+error: `to` takes an absolute path in the guest, and this is `relative`
+   --> pipelines/p.yml:13:34
+   |
+13 |         - upload: { from: x, to: relative }
+   |                                  ^^^^^^^^
+   |
+
+error: `steps` takes maps such as `- shell: apt-get clean`, and this is `nothing`
+   --> pipelines/p.yml:14:11
+   |
+14 |         - nothing
+   |           ^^^^^^^
+   |
 "#);
 }

@@ -39,7 +39,7 @@ impl Walk<'_> {
 
     fn field(&mut self, node: &Node, shape: &Shape, label: &str) {
         match (shape, &node.kind) {
-            (Shape::Steps, Kind::List(steps)) => {
+            (Shape::Steps | Shape::Changes, Kind::List(steps)) => {
                 for (index, step) in steps.iter().enumerate() {
                     self.fields(step, ACTIONS.iter().chain(STEP), &format!("pipeline step {}", index + 1));
                 }

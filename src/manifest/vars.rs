@@ -26,6 +26,19 @@ impl Vars {
         let (key, _) = entries.iter().find(|(known, _)| known.text == key)?;
         Some(self.source.fault(key.span, code, message))
     }
+
+    /// A fault of what `bundle` lacks or has wrong: at the key, else at `bundle`, else at the file's beginning.
+    pub(super) fn wanting(&self, message: &str) -> Option<Fault> {
+        let name = message.strip_prefix("`bundle")?.split('`').next()?.trim_start_matches('.');
+        let start = Span { line: 1, column: 1, length: 1 };
+        let place = |node: &Node, name: &str| match &node.kind {
+            Kind::Map(entries) => entries.iter().find(|(key, _)| key.text == name).map(|(key, _)| key.span),
+            _ => None,
+        };
+        let inner = self.root.get("bundle").and_then(|bundle| place(bundle, name));
+        let span = inner.or_else(|| place(&self.root, "bundle")).unwrap_or(start);
+        Some(self.source.fault(span, "expression", message))
+    }
 }
 
 /// Reads the text of a vars file as the vars of a bundle. `file` is its name for the faults.
@@ -95,6 +108,15 @@ pub(super) fn scope(vars: &Value, repository: &RepoName) -> Value {
     Value::Map(scope)
 }
 
+/// What the vars call the bundle: `bundle.path`, else `bundle.name`, where that is a text.
+pub(super) fn called(scope: &Value) -> Option<String> {
+    let bundle = scope.get("bundle")?;
+    match bundle.get("path").or_else(|| bundle.get("name"))? {
+        Value::String(name) => Some(name.clone()),
+        _ => None,
+    }
+}
+
 fn is_nothing(node: &Node) -> bool {
     matches!(node.kind, Kind::Scalar { value: Value::Null, .. })
 }
@@ -111,9 +133,10 @@ fn not_a_map(source: &Source, node: &Node, what: &str) -> Option<Fault> {
 
 /// A bundle is known by its directory; its name is only how its images' names begin.
 fn name_differs(source: &Source, root: &Node, bundle: &RepoPath) -> Option<Fault> {
-    let node = root.get("bundle")?.get("name")?;
+    let (node, path) = (root.get("bundle")?.get("name")?, root.get("bundle")?.get("path").and_then(Node::text));
     let (name, directory) = (node.text()?, std::str::from_utf8(bundle.name()).ok()?);
-    if name == directory {
+    // An image of an operating system has its path beside its name, and images are called by neither.
+    if name == directory || path == Some(directory) {
         return None;
     }
     let message = format!("`bundle.name` is `{name}`, and the directory is `{directory}`");

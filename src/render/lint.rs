@@ -1,9 +1,9 @@
 //! What looks wrong in a result. Nothing here makes a rendering fail.
 
-use super::{Code, limits};
+use super::{Code, Rendered, limits};
 use crate::domain::path::RepoPath;
 use crate::domain::tree::{Entry, EntryKind, Tree, TreeError};
-use crate::manifest::fault::Fault;
+use crate::manifest::fault::{Fault, Source};
 use crate::manifest::{Output, check_output};
 
 /// How deep static files are looked for.
@@ -42,6 +42,27 @@ pub fn statics(tree: &dyn Tree, directory: &RepoPath) -> Result<Vec<Fault>, Tree
     }
     faults.sort_by(|one, other| (&one.file, one.line).cmp(&(&other.file, other.line)));
     Ok(faults)
+}
+
+/// What looks wrong in a result, as faults of its template, which is what people can change: the line is the same where
+/// the template has it.
+pub fn in_template(tree: &dyn Tree, directory: &RepoPath, result: &Rendered) -> Vec<Fault> {
+    let Some(path) = directory.join(result.template.as_bytes()).filter(|_| !result.warnings.is_empty()) else {
+        return Vec::new();
+    };
+    let text = tree.read(&path, limits::TEMPLATE_BYTES).unwrap_or_default();
+    let template = Source::new(path.to_string(), &String::from_utf8_lossy(&text));
+    let of_template = |fault: &Fault| {
+        let mut fault = fault.clone();
+        let written = template.line(fault.line);
+        let is_same = written.trim_end() == fault.snippet.as_deref().unwrap_or_default() || written.contains("{{");
+        if fault.line > 0 && !is_same {
+            fault.message = format!("{} (line {} of the result)", fault.message, fault.line);
+        }
+        template.name().clone_into(&mut fault.file);
+        fault
+    };
+    result.warnings.iter().map(of_template).collect()
 }
 
 /// The word of a failure among faults.

@@ -28,7 +28,7 @@ use crate::domain::template::{Answer, Handed};
 use crate::domain::tree::Tree;
 use crate::manifest::fault::{Fault, Span};
 
-pub use lint::statics;
+pub use lint::{in_template, statics};
 pub use variables::{Stamp, Variables};
 pub use write::{WriteError, write_all};
 
@@ -454,7 +454,7 @@ mod tests {
             "\r\n\r\nä {{ bundle.nmae }}",
             "{{ broken }}",
             "{% for x in 5 %}{% endfor %}",
-            "a\n{% macro m() %}{% endmacro %}",
+            "a\n{% include 'x' %}",
             "{{ title | uper }}",
             "{{ title | to_yaml }}",
             "{{ lookup('env', 'HOME') }}",
@@ -462,7 +462,7 @@ mod tests {
             "{{ ansible_hostname }}",
             "{{ bundle_target_name }}",
             "{{ 'a' ~ ",
-            "#jinja2: lstrip_blocks: True\nx",
+            "#jinja2: keep_trailing_newline: True\nx",
             "{{ 1 +\n 'a' }}",
         ];
         let all: Vec<String> = failing.iter().map(|source| text("t.j2", source)).collect();
@@ -476,12 +476,12 @@ mod tests {
         t.j2:1:4: in the variable `broken`: `missing` is not defined
           set it in the bundle's vars file, or write `| default(…)` after it
         t.j2:1:13: a number has nothing to go through
-        t.j2:2:4: `macro` is not known to render as Ansible does
-          known are text, variables, if, for, set, comparisons and the common filters
+        t.j2:2:4: `include` is not known to render as Ansible does
+          known are text, variables, if, for, set, with, macro, call, filter, comparisons, common filters and tests
         t.j2:1:12: the filter `uper` is not known to render as Ansible does
           did you mean `upper`?
         t.j2:1:12: the filter `to_yaml` is not known to render as Ansible does
-          known are text, variables, if, for, set, comparisons and the common filters
+          known are text, variables, if, for, set, with, macro, call, filter, comparisons, common filters and tests
         t.j2:1:4: `lookup()` of `env`, which reads what is not the bundle's: a rendering depends on the bundle and the image alone
           set the value in the bundle's vars file under a name of its own
         t.j2:1:4: `hostvars`, which only Ansible on its host knows: a rendering depends on the bundle and the image alone
@@ -491,8 +491,8 @@ mod tests {
         t.j2:1:4: in the variable `bundle_target_name`: `ansible_date_time` is not defined
           the moment of the build is not known here: give the names that need it by hand
         t.j2:1:8: unexpected end of input, expected expression
-        t.j2:1:1: the first line sets `lstrip_blocks: True` for Jinja2
-          settings that are not the defaults are not known here; leave the line out
+        t.j2:1:1: the first line sets `keep_trailing_newline: True` for Jinja2
+          known are `trim_blocks` and `lstrip_blocks`, each `True` or `False`
         t.j2:1:4: a number and text can't be added or subtracted
         ");
     }

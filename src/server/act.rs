@@ -82,7 +82,7 @@ pub(super) async fn image(
         "deprecate" => store.set_image_state(&id, ImageState::Deprecated).await?,
         _ => return Err(No::missing(format!("an image can't be told to {verb}"))),
     }
-    Ok(Json(image_view(&find_image(&served.engine, id.as_str()).await?)))
+    Ok(Json(image_view(&served.engine, &find_image(&served.engine, id.as_str()).await?).await?))
 }
 
 pub(super) async fn gc(State(served): State<Served>) -> Result<Json<GcView>, No> {

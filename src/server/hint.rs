@@ -117,18 +117,15 @@ fn moved(hint: &Hint, branch: &Branch) -> bool {
 
 async fn pushed(engine: &Engine, planned: &Planned) -> Result<PushedPlan, No> {
     let work = first(planned, |action| action.is_work());
-    let mut about = BTreeMap::new();
-    for bundle in &work {
-        let runs = |stage| bundle.work().any(|work| work.stage == stage);
-        if let Some(millis) = engine.estimate(&planned.repository, &bundle.bundle, runs).await? {
-            about.insert(bundle.bundle.to_string(), seconds(millis));
-        }
-    }
+    let (each, all) = engine.forecast(planned).await?;
+    let shown = work.iter().filter_map(|bundle| Some((bundle.bundle.to_string(), seconds(*each.get(&bundle.bundle)?))));
+    let about: BTreeMap<String, f64> = shown.collect();
     // One that was queued a moment ago may have ended already.
     let mut builds: BTreeSet<BuildNo> = under_way(engine, planned).await?.into_iter().collect();
     builds.extend(planned.queued.iter().map(|order| order.number));
     let held = first(planned, |action| matches!(action, Action::Stale | Action::Unbuildable));
     let plan = PlanView { bundles: work.into_iter().chain(held).map(BundlePlanView::from).collect(), ..head(planned) };
+    let plan = PlanView { about: all.map(seconds), ..plan };
     Ok(PushedPlan {
         branch: planned.branch.to_string(),
         tracked: planned.tracked,
@@ -154,6 +151,7 @@ fn head(planned: &Planned) -> PlanView {
         base: base.as_ref().map(ToString::to_string),
         bundles: Vec::new(),
         removed: removed.iter().take(MOST_ROWS).map(ToString::to_string).collect(),
+        about: None,
     }
 }
 

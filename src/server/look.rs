@@ -1,16 +1,19 @@
 //! Requests that only look.
 
+use std::collections::HashMap;
+
 use axum::Json;
 use axum::extract::{Path, Query, State};
 use serde::Deserialize;
 
 use super::answer::{No, repository};
 use super::wire::{
-    ArtifactsView, BuildView, BuildsView, DeliveriesView, ImageView, ImagesView, LineView, PlanView, ShowView,
-    StagePlanView, TestView, WhyView,
+    ArtifactsView, BuildView, BuildsView, DeliveriesView, FreshnessView, ImageView, ImagesView, LineView, PlanView,
+    ShowView, StagePlanView, StageView, TestView, WhyView,
 };
 use super::{Served, wire};
 use crate::blocking;
+use crate::domain::build::Event;
 use crate::domain::id::BuildNo;
 use crate::domain::inputs::Inputs;
 use crate::domain::path::RepoPath;
@@ -44,7 +47,13 @@ pub(super) async fn plan(State(served): State<Served>, Query(query): Query<PlanQ
         Some(Range::Commit(revision)) => engine.plan_revision(&repository, revision).await?,
         None => return Err(No::usage(format!("{revision} is no range; write A..B"))),
     };
-    Ok(Json(PlanView::from(planned.plan.as_ref())))
+    let mut view = PlanView::from(planned.plan.as_ref());
+    let (each, all) = engine.forecast(&planned).await?;
+    for (bundle, view) in planned.plan.bundles.iter().zip(&mut view.bundles) {
+        view.about = each.get(&bundle.bundle).copied().map(wire::seconds);
+    }
+    view.about = all.map(wire::seconds);
+    Ok(Json(view))
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -75,7 +84,12 @@ pub(super) async fn builds(
     let more = records.len() > limit;
     records.truncate(limit);
     let next = records.last().filter(|_| more).map(|record| record.order.number.0);
-    Ok(Json(BuildsView { builds: records.iter().map(|record| view(engine, record)).collect(), next }))
+    let freshness = engine.freshness().await?;
+    let with_freshness = |record: &BuildRecord| BuildView {
+        freshness: record.build.image.as_ref().and_then(|image| freshness.get(image)).map(FreshnessView::from),
+        ..view(engine, record)
+    };
+    Ok(Json(BuildsView { builds: records.iter().map(with_freshness).collect(), next }))
 }
 
 /// The path of a bundle that was built or is planned: as it is, or by its last part.
@@ -134,15 +148,39 @@ pub(super) async fn show(State(served): State<Served>, Path(number): Path<u64>) 
     let tests = engine.store().test_cases(number).await?.into_iter().map(TestView::from).collect();
     let artifacts = engine.store().artifacts(number).await?.into_iter().map(wire::ArtifactView::from).collect();
     let (subject, author) = commit_info(engine, &record).await.map(|info| (info.subject, info.author)).unzip();
+    let freshness = engine.freshness().await?;
+    let own = record.build.image.as_ref().and_then(|image| freshness.get(image)).map(FreshnessView::from);
     Ok(Json(ShowView {
         subject,
         author,
         lines: error_lines(engine, &record).await?,
-        build: view(engine, &record),
+        build: BuildView { freshness: own, stages: stages(engine, &record).await?, ..view(engine, &record) },
         tests,
-        served: image.as_ref().map(image_view),
+        served: image.as_ref().map(|image| ImageView::new(image, freshness.get(&image.image.id))),
         artifacts,
+        warnings: engine.store().warnings(number).await?.into_iter().map(wire::FaultView::from).collect(),
     }))
+}
+
+/// A build's stages with what their plan said, and what each hit saved.
+async fn stages(engine: &Engine, record: &BuildRecord) -> Result<Vec<StageView>, No> {
+    let (_, compared) = compare(engine, record).await?;
+    let mut from = HashMap::new();
+    for entry in engine.store().journal(record.order.number).await? {
+        if let Event::StageHit { stage, from: build, .. } = entry.event {
+            from.insert(stage.word(), build);
+        }
+    }
+    let mut views = view(engine, record).stages;
+    for view in &mut views {
+        view.plan = compared.iter().find(|stage| stage.stage == view.stage).map(|stage| stage.state.clone());
+        let Some(build) = from.get(view.stage.as_str()).filter(|_| view.state == "hit") else { continue };
+        let source = engine.store().build(*build).await?;
+        let mut of_source = source.iter().flat_map(|source| &source.build.stages);
+        let run = of_source.find(|(stage, _)| stage.word() == view.stage);
+        view.saved = run.and_then(|(_, run)| run.millis()).map(wire::seconds);
+    }
+    Ok(views)
 }
 
 /// What a person wants to know of the commit, where it is still there.
@@ -170,12 +208,26 @@ pub(super) fn line_view(line: LogLine) -> LineView {
 
 pub(super) async fn why(State(served): State<Served>, Path(number): Path<u64>) -> Result<Json<WhyView>, No> {
     let engine = &served.engine;
-    let number = BuildNo(number);
-    let record = known_build(engine, number).await?;
-    let inputs = engine.store().inputs(number).await?;
-    let before = build_before(engine, &record).await?;
-    let old = match &before {
-        Some(before) => engine.store().inputs(before.order.number).await?,
+    let record = known_build(engine, BuildNo(number)).await?;
+    let inputs = engine.store().inputs(record.order.number).await?;
+    let (before, stages) = compare(engine, &record).await?;
+    Ok(Json(WhyView {
+        build: number,
+        commit: record.order.commit.to_string(),
+        bundle: record.order.key.path.to_string(),
+        reason: record.order.reason.clone(),
+        before: before.map(|before| before.0),
+        stages,
+        inputs: inputs.iter().map(|(_, _, inputs): &(_, _, Inputs)| inputs.len()).sum(),
+    }))
+}
+
+/// The build before one, and the inputs of the one's stages against the other's.
+async fn compare(engine: &Engine, record: &BuildRecord) -> Result<(Option<BuildNo>, Vec<StagePlanView>), No> {
+    let inputs = engine.store().inputs(record.order.number).await?;
+    let before = build_before(engine, record).await?.map(|before| before.order.number);
+    let old = match before {
+        Some(before) => engine.store().inputs(before).await?,
         None => Vec::new(),
     };
     let stages = inputs.iter().map(|(stage, declared, own)| {
@@ -185,21 +237,13 @@ pub(super) async fn why(State(served): State<Served>, Path(number): Path<u64>) -
             was.map(|was| own.differences(was).iter().map(ToString::to_string).collect()).unwrap_or_default();
         StagePlanView {
             stage: stage.word().to_owned(),
-            state: why_state(&record, *stage, &differences).to_owned(),
+            state: why_state(record, *stage, &differences).to_owned(),
             fingerprint: Some(declared.to_string()),
             reason: run.map(|run| run.reason.clone()).unwrap_or_default(),
             differences,
         }
     });
-    Ok(Json(WhyView {
-        build: number.0,
-        commit: record.order.commit.to_string(),
-        bundle: record.order.key.path.to_string(),
-        reason: record.order.reason.clone(),
-        before: before.map(|before| before.order.number.0),
-        stages: stages.collect(),
-        inputs: inputs.iter().map(|(_, _, inputs): &(_, _, Inputs)| inputs.len()).sum(),
-    }))
+    Ok((before, stages.collect()))
 }
 
 fn why_state(record: &BuildRecord, stage: Stage, differences: &[String]) -> &'static str {
@@ -236,12 +280,14 @@ pub(super) async fn artifacts(
 }
 
 pub(super) async fn images(State(served): State<Served>) -> Result<Json<ImagesView>, No> {
+    let freshness = served.engine.freshness().await?;
     let images = served.engine.store().images().await?;
-    Ok(Json(ImagesView { images: images.iter().map(image_view).collect() }))
+    let views = images.iter().map(|image| ImageView::new(image, freshness.get(&image.image.id)));
+    Ok(Json(ImagesView { images: views.collect() }))
 }
 
 pub(super) async fn image(State(served): State<Served>, Path(image): Path<String>) -> Result<Json<ImageView>, No> {
-    Ok(Json(image_view(&find_image(&served.engine, &image).await?)))
+    Ok(Json(image_view(&served.engine, &find_image(&served.engine, &image).await?).await?))
 }
 
 pub(super) async fn find_image(engine: &Engine, image: &str) -> Result<ImageRecord, No> {
@@ -256,8 +302,9 @@ pub(super) async fn find_image(engine: &Engine, image: &str) -> Result<ImageReco
     }
 }
 
-pub(super) fn image_view(record: &ImageRecord) -> ImageView {
-    ImageView::new(&record.image, record.served)
+pub(super) async fn image_view(engine: &Engine, record: &ImageRecord) -> Result<ImageView, No> {
+    let freshness = engine.freshness().await?;
+    Ok(ImageView::new(record, freshness.get(&record.image.id)))
 }
 
 pub(super) async fn deliveries(State(served): State<Served>) -> Result<Json<DeliveriesView>, No> {

@@ -140,6 +140,7 @@ fn bundle_view(engine: &Engine, state: &BundleState) -> BundleView {
         since: state.served.as_ref().map(|served| served.at.0),
         left: state.left.map(wire::seconds),
         error: build.as_ref().and_then(|build| build.error.clone()),
+        ended: build.as_ref().and_then(|build| build.ended),
         stages: build.map(|build| build.stages).unwrap_or_default(),
     }
 }

@@ -2,6 +2,7 @@
 //! objects with `--json`, so this directory is a contract: keys are added, never renamed or removed.
 
 mod images;
+mod plan;
 mod push;
 mod status;
 
@@ -11,90 +12,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::domain::build::{Failure, Moment};
 use crate::domain::path::RepoPath;
-use crate::domain::plan::{BundlePlan, Plan};
-use crate::engine::memory::{Artifact, BuildRecord, Delivery, TestCase};
+use crate::engine::memory::{Artifact, BuildRecord, Delivery, TestCase, Warning};
 
-pub use self::images::{CopyView, ImageView, ImagesView};
+pub use self::images::{CopyView, FreshnessView, ImageView, ImagesView};
+pub use self::plan::{BundlePlanView, PlanView, StagePlanView};
 pub use self::push::{Hint, HintAnswer, PushedCount, PushedPlan};
 pub use self::status::{BundleView, DiskView, QueuedView, RepositoryView, StatusView};
-
-/// A plan.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct PlanView {
-    /// The commit it is for.
-    pub commit: String,
-    /// The commit it was compared with.
-    pub base: Option<String>,
-    /// Every bundle, sorted by the bytes of their paths.
-    pub bundles: Vec<BundlePlanView>,
-    /// Bundles that were there and are not.
-    pub removed: Vec<String>,
-}
-
-/// One bundle of a plan.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct BundlePlanView {
-    /// Its directory; what is not UTF-8 stands as U+FFFD.
-    pub bundle: String,
-    /// The directory's bytes in base64, where it is not UTF-8.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub path_bytes: Option<String>,
-    /// `build`, `render`, `publish`, `unchanged`, `stale` or `unbuildable`.
-    pub action: String,
-    /// Whether it goes first, for the others that the same shared change touches.
-    pub canary: bool,
-    /// Why.
-    pub reason: String,
-    /// Its stages.
-    pub stages: Vec<StagePlanView>,
-}
-
-/// One stage of a plan.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct StagePlanView {
-    /// `boot`, `provision`, `test`, `snapshot` or `render`.
-    pub stage: String,
-    /// `hit`, `changed`, `miss` or `skipped`.
-    pub state: String,
-    /// The declared fingerprint.
-    pub fingerprint: Option<String>,
-    /// Why.
-    pub reason: String,
-    /// What differs from the last result, one line each.
-    #[serde(default)]
-    pub differences: Vec<String>,
-}
-
-impl From<&Plan> for PlanView {
-    fn from(plan: &Plan) -> Self {
-        Self {
-            commit: plan.commit.to_string(),
-            base: plan.base.as_ref().map(ToString::to_string),
-            bundles: plan.bundles.iter().map(BundlePlanView::from).collect(),
-            removed: plan.removed.iter().map(ToString::to_string).collect(),
-        }
-    }
-}
-
-impl From<&BundlePlan> for BundlePlanView {
-    fn from(bundle: &BundlePlan) -> Self {
-        let stages = bundle.stages.iter().map(|stage| StagePlanView {
-            stage: stage.stage.word().to_owned(),
-            state: stage.state.word().to_owned(),
-            fingerprint: Some(stage.fingerprint.to_string()),
-            reason: stage.reason.clone().into_owned(),
-            differences: stage.differences.iter().map(ToString::to_string).collect(),
-        });
-        Self {
-            bundle: bundle.bundle.to_string(),
-            path_bytes: path_bytes(&bundle.bundle),
-            action: bundle.action.word().to_owned(),
-            canary: bundle.canary,
-            reason: bundle.reason.clone().into_owned(),
-            stages: stages.collect(),
-        }
-    }
-}
 
 /// The bytes of a path in base64, where they are not UTF-8.
 pub fn path_bytes(path: &RepoPath) -> Option<String> {
@@ -125,6 +48,9 @@ pub struct BuildView {
     pub reason: String,
     /// The id of the image that it left served.
     pub image: Option<String>,
+    /// Whether that image is what its branch wants; `null` once it no longer serves, or where this was not asked for.
+    #[serde(default)]
+    pub freshness: Option<FreshnessView>,
     /// Its stages.
     pub stages: Vec<StageView>,
     /// What failed.
@@ -155,6 +81,12 @@ pub struct StageView {
     /// The step it is at: `step 2 of 3, pytest`.
     #[serde(default)]
     pub step: Option<String>,
+    /// `hit`, `changed` or `miss`, as the plan had it; only `show` tells.
+    #[serde(default)]
+    pub plan: Option<String>,
+    /// The seconds that a hit saved; only `show` tells.
+    #[serde(default)]
+    pub saved: Option<f64>,
 }
 
 /// What failed.
@@ -194,6 +126,8 @@ impl BuildView {
             seconds: run.started.map(|started| seconds(run.ended.unwrap_or(now).since(started))),
             reason: run.reason.clone(),
             step: run.step.as_ref().map(|(step, of, name)| format!("step {step} of {of}, {name}")),
+            plan: None,
+            saved: None,
         });
         Self {
             build: order.number.0,
@@ -206,6 +140,7 @@ impl BuildView {
             outcome: build.outcome.map(|outcome| outcome.word().to_owned()),
             reason: if build.reason.is_empty() { order.reason.clone() } else { build.reason.clone() },
             image: build.image.as_ref().map(ToString::to_string),
+            freshness: None,
             stages: stages.collect(),
             error: build.failure.as_ref().map(ErrorView::from),
             by: order.by.clone(),
@@ -250,6 +185,33 @@ pub struct ShowView {
     pub served: Option<ImageView>,
     /// The files it left.
     pub artifacts: Vec<ArtifactView>,
+    /// What looked wrong in its outputs, as `check` says it.
+    #[serde(default)]
+    pub warnings: Vec<FaultView>,
+}
+
+/// Something that is or looks wrong in a file of the repository.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FaultView {
+    /// The file, relative to the repository's root.
+    pub file: String,
+    /// The line, counted from 1; 0 where the file as a whole is meant.
+    pub line: usize,
+    /// The column in characters, counted from 1; 0 where the file as a whole is meant.
+    pub column: usize,
+    /// What kind it is, for programs.
+    pub code: String,
+    /// What is wrong.
+    pub message: String,
+    /// What to do about it; may be empty.
+    pub help: String,
+}
+
+impl From<Warning> for FaultView {
+    fn from(warning: Warning) -> Self {
+        let Warning { file, line, column, code, message, help } = warning;
+        Self { file, line, column, code, message, help }
+    }
 }
 
 /// One test of a report.

@@ -21,6 +21,8 @@ const SLOW: Duration = Duration::from_millis(250);
 const QUEUE: usize = 64;
 /// Prepared statements kept for each connection: more than the store has.
 const STATEMENTS: usize = 128;
+/// Bytes set aside for the log. It is written back into the database at about 4 MiB, where there is room for that.
+const ROOM: u64 = 6 << 20;
 /// Another process (a person's `sqlite3`) may hold the database for a moment.
 const BUSY: Duration = Duration::from_secs(10);
 
@@ -42,6 +44,7 @@ impl Db {
         let mut writing = connect(path, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE)
             .map_err(|error| Fault::from(error).during(what))?;
         migrations::run(&mut writing).map_err(|fault| fault.during("migrate"))?;
+        set_room_aside(path);
         let reading = open_reader(path)?;
         Ok(Self {
             writer: Worker::start("store-write", writing)?,
@@ -110,6 +113,22 @@ fn leaves_doubt(error: &rusqlite::Error) -> bool {
         error.sqlite_error_code(),
         Some(ErrorCode::SystemIoFailure | ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase)
     )
+}
+
+/// Sets room aside on the disk for the database's log, so that a cancel or the end of a build can be written down when the
+/// disk is full: SQLite writes there first, from its beginning, and its length stays what was written. The lock that
+/// SQLite holds is on other files, so opening this one beside it does no harm.
+fn set_room_aside(path: &Path) {
+    let mut log = path.as_os_str().to_owned();
+    log.push("-wal");
+    let log = PathBuf::from(log);
+    let set = std::fs::OpenOptions::new().write(true).open(&log).and_then(|file| {
+        let room = rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::KEEP_SIZE, 0, ROOM);
+        room.map_err(std::io::Error::from)
+    });
+    if let Err(error) = set {
+        tracing::info!(%error, "no room is set aside for {}: a full disk may refuse a cancel", log.display());
+    }
 }
 
 fn open_reader(path: &Path) -> Result<Connection, StoreError> {

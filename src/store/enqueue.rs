@@ -70,9 +70,17 @@ impl Store {
     /// When the database refuses; nothing is changed then.
     pub async fn enqueue(&self, batch: Enqueue) -> Result<Vec<Order>, StoreError> {
         let superseded: Vec<BuildNo> = batch.supersede.iter().map(|(build, _)| *build).collect();
-        let open = Arc::clone(&self.inner.open);
+        let (open, moved) = (Arc::clone(&self.inner.open), self.moved());
+        // The end of a build takes away what it failed in before it was sent back to the queue.
+        let tells = !superseded.is_empty();
+        let after = move || {
+            open.forget();
+            if tells {
+                moved();
+            }
+        };
         let declared: Vec<Arc<[_]>> = batch.new.iter().map(NewBuild::declared).collect();
-        let orders = self.db().write_then("queue builds", move |tx| enqueue(tx, &batch), move || open.forget()).await?;
+        let orders = self.db().write_then("queue builds", move |tx| enqueue(tx, &batch), after).await?;
         self.inner.declared.add(&orders.iter().map(|order| order.number).zip(declared).collect());
         for build in superseded {
             self.end_log_if_finished(build).await?;

@@ -14,6 +14,7 @@ use super::results::{Payload, StageResult, insert_result, move_result};
 use super::served::serve;
 use super::shape::{Col, Json};
 use super::test_cases::{TestCase, insert_cases};
+use super::warnings::{Warning, insert_warnings};
 use crate::domain::build::{Build, BuildState, Event, Moment, Outcome, StageProgress};
 use crate::domain::bundle::BundleKey;
 use crate::domain::id::{BuildNo, CommitId, Digest, Fingerprint, ImageId, RepoName};
@@ -55,6 +56,8 @@ pub enum Record {
     },
     /// The test cases of this build, in the order of its reports. They replace those of an earlier attempt.
     TestReport(Vec<TestCase>),
+    /// What looked wrong in this build's outputs. It replaces that of an earlier attempt.
+    Warnings(Vec<Warning>),
     /// A kept result goes under another declared fingerprint, since what it stands for was put right in place.
     MoveResult {
         /// The stage.
@@ -290,6 +293,7 @@ impl Open {
                 serve(tx, key, image, self.number, commit, at, stages)
             }
             Record::TestReport(cases) => insert_cases(tx, self.number, cases),
+            Record::Warnings(warnings) => insert_warnings(tx, self.number, warnings),
             Record::MoveResult { stage, from, to } => {
                 move_result(tx, &self.repository, *stage, *from, *to, self.tracked)
             }

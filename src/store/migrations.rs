@@ -14,6 +14,7 @@ pub(super) const MIGRATIONS: &[(&str, &str)] = &[
     ("what builds leave", LEFT),
     ("deliveries", DELIVERIES),
     ("shared inputs", SHARED_INPUTS),
+    ("warnings", WARNINGS),
 ];
 
 /// `AUTOINCREMENT` is what keeps a number from being used twice, even after its build is deleted.
@@ -213,6 +214,16 @@ CREATE TABLE input_part (
   PRIMARY KEY (input_set, part)
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX input_part_part ON input_part (part);
+";
+
+/// What looked wrong in a build's outputs.
+const WARNINGS: &str = "
+CREATE TABLE warning (
+  build INTEGER NOT NULL REFERENCES build (number) ON DELETE CASCADE,
+  number INTEGER NOT NULL,
+  warning TEXT NOT NULL,
+  PRIMARY KEY (build, number)
+) STRICT, WITHOUT ROWID;
 ";
 
 const TABLE: &str = "

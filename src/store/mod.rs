@@ -38,6 +38,7 @@ mod served;
 mod shape;
 mod test_cases;
 mod verify;
+mod warnings;
 
 #[cfg(test)]
 mod tests;
@@ -70,6 +71,7 @@ pub use results::{Output, Payload, ResultNo, StageResult};
 pub use served::Served;
 pub use test_cases::{CaseOutcome, TestCase};
 pub use verify::{Problem, Report};
+pub use warnings::Warning;
 
 use builds::OpenMemory;
 use db::Db;
@@ -185,9 +187,16 @@ impl Store {
 
     /// Why nothing is written any more; `None` while all is well.
     ///
-    /// Set by the first write that failed with an I/O error. It stays set until the daemon starts again.
+    /// Set by the first write that failed with an I/O error, and by [`Store::stop_writing`]. It stays set until the daemon starts again.
     pub fn broken(&self) -> Option<String> {
         self.inner.health.broken()
+    }
+
+    /// Stops all writing, since something that belongs to what is remembered may not be on the disk; the next opening
+    /// verifies first. Gives the error that every write fails with from now on.
+    pub fn stop_writing(&self, reason: String) -> StoreError {
+        self.inner.health.fail(reason.clone());
+        StoreError::Broken { reason: self.broken().unwrap_or(reason) }
     }
 
     /// What the verification found that opening had to make; `None` where none was needed.

@@ -11,6 +11,7 @@ use super::failures;
 use super::images::copies_of;
 use super::journal_shape::BuildJson;
 use super::shape::{Col, Json, path, word};
+use super::warnings::Warning;
 use crate::domain::build::{Effect, Moment};
 use crate::domain::id::{BuildNo, Digest, DiskId, DriverName, Fingerprint, ImageId, RepoName};
 use crate::domain::path::RepoPath;
@@ -53,10 +54,13 @@ pub struct StageResult {
 pub enum Payload {
     /// A base image, ready to be booted from.
     Boot {
-        /// The driver's disk.
+        /// The driver's disk: the base image's, or a layer of it that was changed.
         #[serde(with = "word")]
         disk: DiskId,
-        /// The sum of its bytes.
+        /// The disks that must stay as long as a changed one does.
+        #[serde(default, with = "word::list")]
+        backing: Vec<DiskId>,
+        /// The sum of the base image's bytes.
         #[serde(with = "word")]
         sha256: Digest,
         /// Its virtual size in bytes.
@@ -97,9 +101,9 @@ pub enum Payload {
         image_id: String,
         /// Path, sum and size in bytes of each.
         outputs: Vec<Output>,
-        /// What looked wrong in them, with its place.
+        /// What looked wrong in them.
         #[serde(default)]
-        warnings: Vec<String>,
+        lint: Vec<Warning>,
     },
 }
 
@@ -120,8 +124,9 @@ impl Payload {
     /// The disks that must stay as long as this is kept.
     pub fn disks(&self) -> Vec<&DiskId> {
         match self {
-            Self::Boot { disk, .. } => vec![disk],
-            Self::Provision { disk, backing, .. } => std::iter::once(disk).chain(backing).collect(),
+            Self::Boot { disk, backing, .. } | Self::Provision { disk, backing, .. } => {
+                std::iter::once(disk).chain(backing).collect()
+            }
             Self::Test { .. } | Self::Snapshot { .. } | Self::Render { .. } => Vec::new(),
         }
     }
@@ -142,6 +147,35 @@ WHERE repository = ?1 AND declared = ?2 AND driver = ?3 AND tracked >= ?4 AND (e
 ORDER BY made DESC, id DESC LIMIT 1";
 
 impl Store {
+    /// What the last build of each bundle that was sealed left on the disk, in bytes: its sealed layer, and the newest
+    /// image of the bundle.
+    ///
+    /// # Errors
+    /// When the database can't be read.
+    pub async fn left_by_last_builds(&self) -> Result<HashMap<(RepoName, RepoPath), u64>, StoreError> {
+        let work = |tx: &Transaction<'_>| {
+            let layers = "SELECT bundle.id, bundle.repository, bundle.path, result.payload ->> '$.provision.bytes'
+                FROM result JOIN build ON build.number = result.build JOIN bundle ON bundle.id = build.bundle
+                WHERE result.stage = 'provision' ORDER BY result.id";
+            let images = "SELECT build.bundle, image.size FROM image JOIN build ON build.number = image.build
+                ORDER BY image.made";
+            // Of several rows of a bundle the last one stays.
+            let images: HashMap<i64, u64> = tx
+                .prepare_cached(images)?
+                .query_map([], |row| Ok((row.get(0)?, row.get::<_, i64>(1)?.cast_unsigned())))?
+                .collect::<Result<_, _>>()?;
+            let mut layers = tx.prepare_cached(layers)?;
+            let left = layers.query_map([], |row| {
+                let image = images.get(&row.get(0)?).copied().unwrap_or(0);
+                let Col(repository) = row.get(1)?;
+                let Col(path) = row.get(2)?;
+                Ok(((repository, path), row.get::<_, i64>(3)?.cast_unsigned().saturating_add(image)))
+            })?;
+            Ok(left.collect::<Result<_, _>>()?)
+        };
+        self.db().read("see what builds left on the disk", work).await
+    }
+
     /// The newest result that a stage may use instead of running: of the same repository, declared fingerprint and
     /// driver, not expired. With `tracked_only`, only what a tracked branch made.
     ///

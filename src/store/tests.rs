@@ -2,6 +2,7 @@
 
 mod fixture;
 mod logs;
+mod moves;
 
 use std::collections::HashSet;
 use std::fs;
@@ -356,7 +357,7 @@ async fn garbage_collection_frees_exactly_what_nothing_refers_to() {
     let path = RepoPath::new("a").expect("a path");
     let artifact = Artifact { path: path.clone(), sha256: archived.sha256, size: archived.size };
     let outputs = vec![Output(path, rendered.sha256, rendered.size)];
-    let payload = Payload::Render { image_id: "i".into(), outputs, warnings: Vec::new() };
+    let payload = Payload::Render { image_id: "i".into(), outputs, lint: Vec::new() };
     let result = result(number, Stage::Render, print("render 1"), payload);
     let records = vec![Record::Artifact(artifact), Record::Result(result)];
     fixture.provision(number, "1", StageEnd::Passed, records).await;

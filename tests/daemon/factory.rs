@@ -1,11 +1,14 @@
 //! A factory in a scratch directory: its configuration, its daemon, and somebody who pushes to it.
 
 use std::ffi::OsStr;
+use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -152,6 +155,13 @@ impl Factory {
         self.start_as(command);
     }
 
+    /// Starts it where another process sees the file systems.
+    pub(crate) fn start_beside(&mut self, process: u32) {
+        let mut command = program("nsenter");
+        command.args(["--mount", "--target", &process.to_string(), BINARY, "serve", "--config"]).arg(self.config());
+        self.start_as(command);
+    }
+
     /// Starts it as the unit does, as far as that can be had without systemd: an ordinary user without any capability and
     /// without a way to one, its directory the only place to write to, nobody else's `/tmp`, homes and processes to see.
     /// Who runs the tests as an ordinary user has that user's daemon instead.
@@ -184,28 +194,33 @@ impl Factory {
 
     fn start_as(&mut self, mut serve: Command) {
         let log = std::fs::File::options().create(true).append(true).open(self.path("daemon.log")).expect("a log");
-        let child = serve.stdout(log.try_clone().expect("a log")).stderr(log).spawn().expect("it starts");
-        self.daemon = Some(child);
-        let deadline = Instant::now() + SOON;
-        while self.run(["status"]).code == 3 {
-            let ended = self.daemon.as_mut().and_then(|daemon| daemon.try_wait().expect("a state"));
-            assert!(ended.is_none() && Instant::now() < deadline, "the daemon does not answer:\n{}", self.log());
-            pause();
+        // It says when it is ready, as it says to systemd.
+        let place = self.path("notify");
+        drop(std::fs::remove_file(&place));
+        let notify = UnixDatagram::bind(&place).expect("a socket");
+        std::fs::set_permissions(&place, std::fs::Permissions::from_mode(0o666)).expect("changed");
+        notify.set_read_timeout(Some(SOON)).expect("a deadline");
+        serve.env("NOTIFY_SOCKET", &place).stdout(log.try_clone().expect("a log")).stderr(log);
+        self.daemon = Some(serve.spawn().expect("it starts"));
+        let mut said = [0; 1024];
+        loop {
+            let heard = notify.recv(&mut said);
+            let length = heard.unwrap_or_else(|error| panic!("the daemon is not ready: {error}:\n{}", self.log()));
+            if said[..length].starts_with(b"READY=1") {
+                break;
+            }
         }
     }
 
     /// Sends a signal and waits for the end.
     pub(crate) fn end(&mut self, signal: Signal) -> ExitStatus {
         let mut daemon = self.daemon.take().expect("it runs");
+        let handle = pidfd_open(pid_of(&daemon), PidfdFlags::empty()).expect("it runs");
         kill_process(pid_of(&daemon), signal).expect("it is ours");
-        let deadline = Instant::now() + SOON;
-        loop {
-            if let Some(status) = daemon.try_wait().expect("a state") {
-                return status;
-            }
-            assert!(Instant::now() < deadline, "the daemon does not end:\n{}", self.log());
-            pause();
-        }
+        let soon = Timespec::try_from(SOON).expect("a short time");
+        let ended = poll(&mut [PollFd::new(&handle, PollFlags::IN)], Some(&soon)).expect("polled");
+        assert_eq!(ended, 1, "the daemon does not end:\n{}", self.log());
+        daemon.wait().expect("it has ended")
     }
 
     pub(crate) fn log(&self) -> String {
@@ -266,6 +281,10 @@ impl Factory {
     pub(crate) fn ended(&self, number: u64) -> Value {
         let number = number.to_string();
         self.until(&format!("#{number} ends"), |factory| {
+            // Whoever follows is told of the end.
+            let mut follow = program("timeout");
+            follow.args([&SOON.as_secs().to_string(), BINARY, "logs", "-f", &number]);
+            said(follow.env("FACTORYD_SOCKET", factory.socket()));
             let said = factory.run(["show", &number, "--json"]);
             let build: Value = serde_json::from_str(&said.out).ok()?;
             (build["state"] == "finished").then_some(build)

@@ -13,3 +13,4 @@ mod lifecycle;
 mod offline;
 mod push;
 mod remotes;
+mod small_disk;

@@ -22,8 +22,19 @@ impl Choice {
 
 fn template(choice: &mut Choice) -> String {
     let mut out = String::new();
+    out += choice.of(&["", "", "", "", "", "#jinja2: lstrip_blocks: True\n", "#jinja2: trim_blocks: False\n"]);
+    let macros = choice.below(4) == 0;
+    if macros {
+        let parameters = choice.of(&["a", "a, b=1", "a=name, b=a"]);
+        out += &(block(choice, &format!("macro m({parameters})")) + "{{ a }}" + &statement(choice, 1));
+        out += &block(choice, "endmacro");
+    }
     for _ in 0..=choice.below(4) {
         out += &statement(choice, 2);
+        if macros && choice.below(2) == 0 {
+            let given = choice.of(&["1", "name, 2", "a=list", "users | map(attribute='name') | list", ""]);
+            out = out + "{{ m(" + given + ") }}";
+        }
     }
     out + choice.of(&["", "\n", "\n\n", "\r\n", " "])
 }
@@ -39,7 +50,7 @@ fn condition(choice: &mut Choice, word: &str, depth: usize) -> String {
 }
 
 fn statement(choice: &mut Choice, depth: usize) -> String {
-    match choice.below(if depth == 0 { 4 } else { 8 }) {
+    match choice.below(if depth == 0 { 4 } else { 11 }) {
         0 => choice.of(&["text", " \n", "\n", "a: b\n", "\t- x\r\n", "# c\n", "{ x }"]).to_owned(),
         1 | 2 => {
             let (open, close) = (choice.of(&["", "", "-"]), choice.of(&["", "", "-"]));
@@ -66,6 +77,21 @@ fn statement(choice: &mut Choice, depth: usize) -> String {
             let body = statement(choice, depth - 1);
             let inner = format!("{{{{ v }}}}{{{{ loop.{part} }}}}{body}");
             block(choice, &head) + &inner + &block(choice, "endfor")
+        }
+        7 => {
+            let head = choice.of(&["set s", "set t | upper", "set s | trim | length"]);
+            block(choice, head) + &statement(choice, depth - 1) + &block(choice, "endset") + "{{ s | default('-') }}"
+        }
+        8 => {
+            let head =
+                choice.of(&["filter upper", "filter indent(1) | trim", "with s = 1, name = name", "filter quote"]);
+            let end = format!("end{}", head.split(' ').next().unwrap_or_default());
+            block(choice, head) + &statement(choice, depth - 1) + &block(choice, &end)
+        }
+        9 => {
+            let items = list(choice, 1);
+            let body = choice.of(&["{% set _ = l.append(v) %}", "{{ l.extend([v, 1]) }}", "{{ l.insert(0, v) }}"]);
+            format!("{{% set l = [] %}}{{% for v in {items} %}}{body}{{% endfor %}}{{{{ l }}}}")
         }
         _ => {
             let name = choice.of(&["s", "t", "name"]);
@@ -114,8 +140,23 @@ fn text(choice: &mut Choice, depth: usize) -> String {
     match choice.below(9) {
         0 => format!("{inner} ~ {}", any(choice, depth - 1)),
         1 => {
-            let filter = choice.of(&["upper", "lower", "trim", "string", "reverse", "capitalize", "indent(2)"]);
-            format!("({inner}) | {filter}")
+            let filters = [
+                "upper",
+                "lower",
+                "trim",
+                "string",
+                "reverse",
+                "capitalize",
+                "indent(2)",
+                "quote",
+                "title",
+                "basename",
+                "comment",
+                "comment('c')",
+                "b64encode",
+                "to_json",
+            ];
+            format!("({inner}) | {}", choice.of(&filters))
         }
         2 => format!("({inner}) | default({})", text(choice, 0)),
         3 => format!("({inner}) | replace('e', {})", text(choice, 0)),
@@ -148,7 +189,22 @@ fn truth(choice: &mut Choice, depth: usize) -> String {
         0 => format!("not {}", truth(choice, depth - 1)),
         1 => format!("({} {} {})", truth(choice, depth - 1), choice.of(&["and", "or"]), truth(choice, depth - 1)),
         2 => {
-            let test = choice.of(&["defined", "not defined", "none", "string", "number", "mapping", "sequence"]);
+            let tests = [
+                "defined",
+                "not defined",
+                "none",
+                "string",
+                "number",
+                "mapping",
+                "sequence",
+                "iterable",
+                "truthy",
+                "in(list)",
+                "eq(1)",
+                "sameas(none)",
+                "lower",
+            ];
+            let test = choice.of(&tests);
             format!("({}) is {test}", any(choice, depth - 1))
         }
         3 => format!("{} in {}", text(choice, 0), list(choice, 0)),
@@ -163,7 +219,29 @@ fn list(choice: &mut Choice, depth: usize) -> String {
         let names = ["list", "numbers", "repeated", "empty_list", "lazy_list", "none_list", "['x', 'y']", "map"];
         return choice.of(&names).to_owned();
     }
-    match choice.below(5) {
+    match choice.below(8) {
+        5 => {
+            let filters = [
+                "map('string')",
+                "map('upper')",
+                "map('default', 'x')",
+                "map(attribute='name', default=1)",
+                "select",
+                "reject('none')",
+                "select('string')",
+                "flatten",
+                "flatten(1)",
+                "select('in', list)",
+            ];
+            format!("({}) | {} | list", list(choice, depth - 1), choice.of(&filters))
+        }
+        6 => {
+            let filter = choice.of(&["union", "difference", "intersect"]);
+            format!("({}) | {filter}({})", list(choice, depth - 1), list(choice, 0))
+        }
+        7 => choice
+            .of(&["map | dictsort", "map | dict2items", "users | selectattr('shell', 'defined') | list"])
+            .to_owned(),
         0 => format!("[{}, {}]", any(choice, depth - 1), any(choice, 0)),
         1 => format!("({}) | {}", list(choice, depth - 1), choice.of(&["sort", "unique", "reverse", "list"])),
         2 => format!("({} + {})", list(choice, depth - 1), list(choice, 0)),

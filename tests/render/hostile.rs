@@ -54,6 +54,57 @@ fn hostile_templates() -> Vec<(&'static str, &'static str, String, &'static str)
     ]
 }
 
+/// The same of macros, of texts of statements, and of lists that change.
+fn hostile_statements() -> Vec<(&'static str, &'static str, String, &'static str)> {
+    let many = |text: &str, count: usize| text.repeat(count);
+    vec![
+        ("a macro without end", "j2", "{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}".into(), "100 (recursion)"),
+        (
+            "macros that call each other twice",
+            "j2",
+            "{% macro m(n) %}{% if n %}{{ m(n - 1) }}{{ m(n - 1) }}{% endif %}{% endmacro %}{{ m(60) }}".into(),
+            "50 million operations|5 s",
+        ),
+        (
+            "a caller that calls",
+            "j2",
+            "{% macro m() %}{{ caller() }}{% endmacro %}{% macro n() %}{% call m() %}{{ n() }}{% endcall %}{% endmacro %}{{ n() }}"
+                .into(),
+            "recursion",
+        ),
+        (
+            "a macro whose text doubles",
+            "j2",
+            format!("{{% macro m(t) %}}{{{{ t }}}}{{{{ t }}}}{{% endmacro %}}{{% set t = name %}}{}", many("{% set t = m(t) %}", 60)),
+            "32 MiB",
+        ),
+        (
+            "a list that grows by itself",
+            "j2",
+            format!("{{% set l = [1] %}}{}", many("{% set _ = l.extend(list + list + list) %}{% set l = l + l %}", 60)),
+            "32 MiB",
+        ),
+        (
+            "a list that is appended to for ever",
+            "j2",
+            "{% set l = [] %}{% for x in range(900) %}{% for y in range(900) %}{% set _ = l.append(y) %}{% endfor %}{% endfor %}"
+                .into(),
+            "32 MiB|50 million|5 s",
+        ),
+        ("texts of statements in each other", "j2", many("{% set x %}", 10_000), "recursion|deeper"),
+        ("filters of bodies in each other", "j2", many("{% filter upper %}", 10_000), "deeper than 100"),
+        (
+            "lists in lists",
+            "j2",
+            format!("{{% set l = [] %}}{}{{{{ l | flatten }}}}", many("{% set l = [l] %}", 300)),
+            "100 (recursion)",
+        ),
+        ("a comment that repeats", "j2", "{{ name | comment(prefix_count=999999999) }}".into(), "this `prefix_count`"),
+        ("a wide format", "j2", "{{ '%999999999d' % 1 }}".into(), "this width"),
+        ("a number for ever", "j2", format!("{{{{ 1{} }}}}", many(" | string | comment", 150)), "100 (recursion)"),
+    ]
+}
+
 /// Variables that are as hostile as the templates.
 fn hostile_variables() -> Variables {
     let texts = |name: &'static str, count: usize, times: usize| {
@@ -71,7 +122,7 @@ fn hostile_variables() -> Variables {
 fn a_hostile_template_ends_in_one_clear_error_and_costs_the_others_nothing() {
     // Two sets, since handlebars works out all variables beforehand.
     let (big, hostile) = (big_variables(), hostile_variables());
-    for (what, suffix, source, expected) in hostile_templates() {
+    for (what, suffix, source, expected) in hostile_templates().into_iter().chain(hostile_statements()) {
         let template = |name: String, content: &str| Template {
             path: RepoPath::new(name).expect("a path"),
             content: content.into(),

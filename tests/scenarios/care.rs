@@ -1,7 +1,7 @@
 //! What is kept, and what goes.
 
 use crate::factory::Factory;
-use crate::world::{Kind, Trouble};
+use crate::world::{Disk, Kind, Trouble};
 
 /// A factory that served five images one after the other, of which one version back is kept.
 fn five() -> (Factory, Vec<String>) {
@@ -169,4 +169,38 @@ fn verification_reads_the_images_and_misses_the_disks_that_are_gone() {
     // None of it stops anything: what is lost is made again.
     factory.deliver(&[("images/web/files/motd", "Hello.\n")]);
     assert!(factory.ended(2).starts_with("passed:"), "{}", factory.ended(2));
+}
+
+#[test]
+fn of_a_system_image_the_newest_stay_and_nothing_else_is_ever_touched() {
+    let mut factory = Factory::new();
+    factory.policy.keep = 2;
+    factory.policy.keep_for = Some(std::time::Duration::from_secs(86_400));
+    factory.restart();
+    factory.edit("pipelines/images.yml", "bundles: [images/*]", "bundles: [images/*, os/*]");
+    factory.bundle("os/debian-12", "debian");
+    factory.deliver(&[]);
+    // Somebody else's images in the driver: one with a name like ours.
+    let name = factory.image(&factory.served_id("os/debian-12")).image.name;
+    let foreign: Vec<factoryd::domain::id::DiskId> = vec![name.as_str().into(), "debian-12-genericcloud".into()];
+    for id in &foreign {
+        let disk = Disk::new(Kind::Foreign, "not ours".to_owned(), Vec::new());
+        factory.world.state().disks.insert(id.clone(), disk);
+    }
+    let of_os: Vec<String> = (1..=4)
+        .map(|number| {
+            factory.deliver(&[("os/debian-12/files/motd", &format!("Greeting {number}.\n"))]);
+            factory.served_id("os/debian-12")
+        })
+        .collect();
+    let collected = factory.collect();
+    assert_eq!(collected.deprecated.len(), 3, "{collected:?}");
+    let published = |id: &String| states(&factory).contains(&(id.clone(), "published"));
+    assert_eq!(of_os.iter().map(published).collect::<Vec<_>>(), [false, false, true, true]);
+    assert!(published(&factory.served_id("images/web")), "another bundle's only image, older than all of these");
+    factory.world.days_pass(2);
+    factory.collect();
+    assert_eq!(factory.images().len(), 3, "the two newest of os/debian-12, and that of images/web");
+    let state = factory.world.state();
+    assert!(foreign.iter().all(|id| state.disks.contains_key(id)), "what is not ours is gone");
 }

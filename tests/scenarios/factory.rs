@@ -361,6 +361,19 @@ impl Factory {
         daemon.runtime.block_on(within).unwrap_or_else(|_| panic!("nobody ever did {text:?}"));
     }
 
+    /// Waits until something holds of the daemon.
+    pub(crate) fn until_true<F: Future<Output = bool>>(&self, what: &str, look: impl Fn(Engine) -> F) {
+        let daemon = self.daemon.as_ref().expect("the daemon lives");
+        let mut changes = daemon.engine.changes();
+        let holds = async {
+            while !look(daemon.engine.clone()).await {
+                changes.changed().await.expect("the engine goes on");
+            }
+        };
+        let within = async { tokio::time::timeout(PATIENCE, holds).await };
+        daemon.runtime.block_on(within).unwrap_or_else(|_| panic!("never: {what}"));
+    }
+
     /// Waits until the scheduler says why a build waits.
     pub(crate) fn until_waiting(&self, number: u64) {
         let daemon = self.daemon.as_ref().expect("the daemon lives");
@@ -544,7 +557,8 @@ impl Factory {
     fn check_made(&self) {
         let known = self.known_disks();
         let state = self.world.state();
-        let made = state.disks.iter().filter(|(_, disk)| disk.kind != Kind::Base).map(|(id, _)| id);
+        let made =
+            state.disks.iter().filter(|(_, disk)| !matches!(disk.kind, Kind::Base | Kind::Foreign)).map(|(id, _)| id);
         let left: Vec<&DiskId> = made.filter(|id| !known.contains(*id)).collect();
         assert_eq!(left, Vec::<&DiskId>::new(), "disks are left that nobody knows");
     }
@@ -570,7 +584,7 @@ impl Factory {
         self.collect();
         let known = self.known_disks();
         let state = self.world.state();
-        for (id, disk) in &state.disks {
+        for (id, disk) in state.disks.iter().filter(|(_, disk)| disk.kind != Kind::Foreign) {
             assert!(known.contains(id), "{id} is kept, and nobody knows it");
             for below in disk.backing.iter().filter(|_| !self.loses_disks) {
                 assert!(state.disks.contains_key(below), "{id} stands on {below}, which is gone");

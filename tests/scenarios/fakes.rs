@@ -17,8 +17,8 @@ use factoryd::domain::image::ImageCopy;
 use factoryd::domain::path::RepoPath;
 use factoryd::domain::template::{Answer, Handed};
 use factoryd::engine::ports::{
-    Access, Base, BaseSource, Clock, Driver, Exit, Guest, Host, HostEnd, HostJob, HostProgram, ImageOrder, Lines,
-    LocalTime, Machine, MachineOrder, PortError, PortErrorKind, PublishedCopy, SealedDisk, Wait,
+    Access, Base, BaseSource, Clock, DiskUse, Driver, Exit, Guest, Host, HostEnd, HostJob, HostProgram, ImageOrder,
+    Lines, LocalTime, Machine, MachineOrder, PortError, PortErrorKind, PublishedCopy, SealedDisk, Wait,
 };
 use tokio::io::AsyncRead;
 
@@ -180,12 +180,20 @@ impl Driver for FakeDriver {
         Ok(Box::new(Cursor::new(content.into_bytes())))
     }
 
+    async fn disk_use(&self) -> Result<Option<DiskUse>, PortError> {
+        self.reach.life.check();
+        let state = self.reach.world.state();
+        let taken = |vm: &Vm| (vm.build, vm.written);
+        Ok(Some(DiskUse { free: state.free, written: state.machines.values().map(taken).collect() }))
+    }
+
     async fn remove(&self, disk: &DiskId) -> Result<(), PortError> {
         let Reach { world, life } = &self.reach;
         let act = world.act(life, format!("remove {disk}"), None).await?;
         {
             let mut state = world.state();
-            if let Some(vm) = state.machines.values().find(|vm| vm.disk == *disk) {
+            if let Some(vm) = state.machines.values().find(|vm| vm.disk == *disk || vm.attached.as_ref() == Some(disk))
+            {
                 let what = format!("{disk} is removed under the machine {} of {}", vm.role, vm.build);
                 return Err(state.offence(what));
             }
@@ -227,6 +235,9 @@ impl FakeDriver {
         if !state.disks.contains_key(&order.disk) {
             return Err(state.offence(format!("{} is booted, and there is no disk {}", order.role, order.disk)));
         }
+        if let Some(disk) = order.attach.iter().find(|disk| !state.disks.contains_key(disk)) {
+            return Err(state.offence(format!("{disk} is attached to {}, and not there", order.role)));
+        }
         if let Some(other) = state.machines.values().find(|vm| vm.build == order.build) {
             let what = format!("{} boots {} while its {} is there", order.build, order.role, other.role);
             return Err(state.offence(what));
@@ -237,8 +248,10 @@ impl FakeDriver {
             build: order.build,
             role: order.role.clone(),
             disk: order.disk.clone(),
+            attached: order.attach.clone(),
             is_up: true,
             away: 0,
+            written: 0,
             done: Vec::new(),
             files: Default::default(),
         };
@@ -251,13 +264,15 @@ impl FakeDriver {
             host_key: "ssh-ed25519 AAAA".to_owned(),
             ports: order.ports.iter().map(|port| (*port, *port)).collect(),
         };
-        Ok(FakeMachine { guest: FakeGuest { number, reach: self.reach.clone() }, access })
+        let attached = order.attach.as_ref().map(|_| "fake-serial".to_owned());
+        Ok(FakeMachine { guest: FakeGuest { number, reach: self.reach.clone() }, access, attached })
     }
 }
 
 struct FakeMachine {
     guest: FakeGuest,
     access: Access,
+    attached: Option<String>,
 }
 
 #[async_trait]
@@ -276,17 +291,32 @@ impl Machine for FakeMachine {
         let backing = {
             let mut state = world.state();
             let vm = self.guest.running(&mut state)?;
-            if state.disks.contains_key(keep) {
-                return Err(state.offence(format!("a disk is sealed as {keep}, which is there already")));
-            }
-            let Some(below) = state.disks.get(&vm.disk).map(|disk| disk.bits) else {
-                return Err(state.offence(format!("{keep} is sealed on {}, which is gone", vm.disk)));
-            };
-            let content = format!("{below}\n{}", vm.done.join("\n"));
-            let backing = vec![vm.disk];
+            let backing = keep_layer(&mut state, (keep, Kind::Sealed), &vm.disk, &vm.done)?;
             state.machines.remove(&self.guest.number);
-            let disk = Disk::new(Kind::Sealed, content, backing.clone());
-            state.disks.insert(keep.clone(), disk);
+            backing
+        };
+        act.end();
+        Ok(SealedDisk { disk: keep.clone(), bytes: 1000, backing })
+    }
+
+    fn attached(&self) -> Option<&str> {
+        self.attached.as_deref()
+    }
+
+    async fn keep_attached(&mut self, keep: &DiskId, _: &Lines, wait: &Wait) -> Result<SealedDisk, PortError> {
+        let Reach { world, life } = &self.guest.reach;
+        let act = world.act(life, format!("keep {keep}"), Some(wait)).await?;
+        let backing = {
+            let mut state = world.state();
+            let vm = self.guest.running(&mut state)?;
+            let Some(disk) = vm.attached else {
+                return Err(state.offence(format!("{keep} is kept of {}, which has nothing attached", vm.role)));
+            };
+            if !vm.done.last().is_some_and(|done| done.ends_with("umount")) {
+                return Err(state.offence(format!("{keep} is kept while it is mounted")));
+            }
+            let backing = keep_layer(&mut state, (keep, Kind::Changed), &disk, &vm.done)?;
+            state.machines.remove(&self.guest.number);
             backing
         };
         act.end();
@@ -300,6 +330,25 @@ impl Machine for FakeMachine {
         act.end();
         Ok(())
     }
+}
+
+/// Keeps what was done as a layer on a disk; gives all that it lies on.
+fn keep_layer(
+    state: &mut crate::world::State,
+    (keep, kind): (&DiskId, Kind),
+    below: &DiskId,
+    done: &[String],
+) -> Result<Vec<DiskId>, PortError> {
+    if state.disks.contains_key(keep) {
+        return Err(state.offence(format!("a disk is kept as {keep}, which is there already")));
+    }
+    let Some(disk) = state.disks.get(below).cloned() else {
+        return Err(state.offence(format!("{keep} is kept on {below}, which is gone")));
+    };
+    let backing: Vec<DiskId> = std::iter::once(below.clone()).chain(disk.backing).collect();
+    let content = format!("{}\n{}", disk.bits, done.join("\n"));
+    state.disks.insert(keep.clone(), Disk::new(kind, content, backing.clone()));
+    Ok(backing)
 }
 
 struct FakeGuest {
@@ -340,8 +389,9 @@ impl Guest for FakeGuest {
         let text = {
             let mut state = world.state();
             let vm = self.running(&mut state)?;
+            let command = unwrapped(command);
             let mut words = command.split([' ', ';', '\'']).filter(|_| !command.starts_with("rm "));
-            let text = words.find_map(|word| vm.files.get(word).cloned()).unwrap_or_else(|| command.to_owned());
+            let text = words.find_map(|word| vm.files.get(word).cloned()).unwrap_or_else(|| command.clone());
             let vm = state.machines.get_mut(&self.number).expect("it runs");
             vm.done.push(format!("{env:?} {command}\n{text}"));
             vm.is_up = !act.powers_off;
@@ -491,6 +541,16 @@ fn cases(text: &str, lines: &Lines) -> (String, bool) {
 }
 
 /// Does what a command, script or playbook says.
+/// What a command that becomes root runs; a script that mounts does nothing here.
+fn unwrapped(command: &str) -> String {
+    match command.split_once(" /bin/sh -c '").filter(|_| command.starts_with("exec ")) {
+        Some((_, script)) if script.contains("umount \"") => "umount".to_owned(),
+        Some((_, script)) if script.contains("mount -t") => "mount -t".to_owned(),
+        Some((_, script)) => script.rsplit_once("' sh").map_or(script, |(script, _)| script).replace(r"'\''", "'"),
+        None => command.to_owned(),
+    }
+}
+
 fn perform(text: &str, lines: &Lines) -> Exit {
     for command in text.split(['\n', ';']).map(str::trim) {
         if let Some(said) = command.strip_prefix("echo ") {

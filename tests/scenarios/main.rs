@@ -11,10 +11,13 @@ mod logs;
 mod show;
 mod world;
 
+mod artifacts;
 mod bases;
 mod branches;
 mod canary;
 mod care;
+mod changes;
+mod disk;
 mod failures;
 mod packer;
 mod pushes;

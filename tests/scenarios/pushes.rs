@@ -373,3 +373,35 @@ fn two_bundles_that_part_in_one_push_do_not_share_a_name() {
     let os = |bundle: &str| factory.served(bundle).expect("an image").image.properties[0].1.clone();
     assert_eq!((os("images/site"), os("images/web")), ("Debian".to_owned(), "Devuan".to_owned()));
 }
+
+#[test]
+fn a_plan_says_how_long_its_work_takes_once_there_is_history() {
+    let mut factory = Factory::new();
+    factory.bundle("images/mail", "debian");
+    let planned = || {
+        move |engine: factoryd::engine::Engine| async move {
+            let planned = engine.plan_revision(&crate::factory::name(), "main").await.expect("a plan");
+            engine.forecast(&planned).await.expect("a forecast")
+        }
+    };
+    factory.commit(&[]);
+    factory.world.always("run echo cleaning", crate::world::Trouble::Hold);
+    factory.push();
+    let (each, all) = factory.run(planned());
+    assert!(each.is_empty() && all.is_none(), "nobody knows yet");
+    factory.world.calm();
+    factory.settle();
+
+    factory.policy.slots = 1;
+    factory.restart();
+    factory.world.always("run echo cleaning", crate::world::Trouble::Hold);
+    let step = "shell: echo cleaning";
+    factory.edit("pipelines/images.yml", step, "shell: echo cleaning up");
+    factory.commit(&[]);
+    factory.push();
+    let (each, all) = factory.run(planned());
+    assert_eq!(each.len(), 2);
+    assert_eq!(all, Some(each.values().sum()), "one after the other, with one slot");
+    factory.world.calm();
+    factory.settle();
+}

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use crate::changes::changing;
 use crate::factory::Factory;
 use crate::world::{Kind, Trouble};
 
@@ -25,10 +26,19 @@ fn assert_went_on(factory: &Factory, before: &[String], at: &str) {
 
 #[test]
 fn killed_after_any_event_a_build_goes_on() {
+    goes_on_after_any_event(Factory::new);
+}
+
+#[test]
+fn killed_after_any_event_of_a_changed_base_image_a_build_goes_on() {
+    goes_on_after_any_event(changing);
+}
+
+fn goes_on_after_any_event(make: fn() -> Factory) {
     let mut seen = BTreeSet::new();
     let mut whole = 0;
     for tick in 1..MOST_TICKS {
-        let mut factory = Factory::new();
+        let mut factory = make();
         factory.kill();
         factory.clone.push();
         factory.start_until(Some(tick));
@@ -55,7 +65,7 @@ fn killed_after_any_event_a_build_goes_on() {
 
 #[test]
 fn killed_before_or_after_any_effect_a_build_goes_on() {
-    for at in [
+    let effects = [
         "base ",
         "boot provision",
         "upload ",
@@ -69,9 +79,31 @@ fn killed_before_or_after_any_effect_a_build_goes_on() {
         "destroy ",
         "publish ",
         "release ",
-    ] {
+    ];
+    goes_on_around(Factory::new, &effects);
+}
+
+#[test]
+fn killed_before_or_after_any_effect_on_a_changed_base_image_a_build_goes_on() {
+    let effects = [
+        "boot change",
+        "sh 'fake-serial' '/run/factoryd-root'",
+        "upload /run/factoryd-root",
+        "echo changing",
+        "sh '/run/factoryd-root'",
+        "keep ",
+        "boot provision",
+        "seal ",
+        "boot test",
+        "publish ",
+    ];
+    goes_on_around(changing, &effects);
+}
+
+fn goes_on_around(make: fn() -> Factory, effects: &[&str]) {
+    for at in effects {
         for trouble in [Trouble::Die, Trouble::DieAfter] {
-            let mut factory = Factory::new();
+            let mut factory = make();
             factory.expected_errors = vec!["panicked"];
             factory.world.next(at, trouble.clone());
             factory.push();
@@ -254,4 +286,27 @@ fn a_build_that_died_when_it_had_published_names_an_image_that_is_there() {
         return;
     }
     panic!("{MOST_TICKS} looks at the clock are not enough");
+}
+
+#[test]
+fn a_build_whose_task_panics_goes_on_and_is_cancelled_all_the_same() {
+    let mut factory = Factory::new();
+    factory.expected_errors = vec!["panicked"];
+    factory.world.next("seal ", Trouble::Panic);
+    factory.push();
+    factory.settle();
+    assert!(factory.ended(1).starts_with("passed:"), "{}", factory.ended(1));
+    assert_eq!(factory.build(1).build.attempt, 2);
+
+    // Cancelled while it runs, and its task breaks before it could say so.
+    factory.world.next("run echo cleaning", Trouble::Hold);
+    factory.world.next("destroy ", Trouble::Panic);
+    factory.world.forget_script();
+    factory.commit(&[("images/web/files/motd", "Hello.\n")]);
+    factory.push();
+    factory.until("run echo cleaning");
+    factory.cancel(2);
+    factory.settle();
+    assert!(factory.ended(2).starts_with("cancelled:"), "{}", factory.ended(2));
+    assert_eq!(factory.builds().len(), 2);
 }

@@ -14,6 +14,9 @@ use tokio::sync::watch;
 /// The settable clock begins here: 2026-11-23 14:02:00 UTC.
 const BEGINNING: i64 = 1_795_442_520_000;
 
+/// More bytes than anything here takes.
+pub(crate) const PLENTY: u64 = 1 << 60;
+
 /// The world.
 pub(crate) struct World {
     state: Mutex<State>,
@@ -28,6 +31,8 @@ pub(crate) struct State {
     /// Builds that have a private copy on the host.
     pub(crate) copies: BTreeSet<BuildNo>,
     pub(crate) last_machine: u16,
+    /// Bytes free on the host's disk.
+    pub(crate) free: u64,
     /// What was done, in order.
     pub(crate) script: Vec<String>,
     troubles: Vec<Planned>,
@@ -40,8 +45,11 @@ pub(crate) struct State {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
     Base,
+    Changed,
     Sealed,
     Image,
+    /// None of ours.
+    Foreign,
 }
 
 /// A disk that the driver keeps.
@@ -70,8 +78,12 @@ pub(crate) struct Vm {
     pub(crate) role: String,
     pub(crate) disk: DiskId,
     pub(crate) is_up: bool,
+    /// What a layer of is attached to it.
+    pub(crate) attached: Option<DiskId>,
     /// For how many looks it does not answer.
     pub(crate) away: u8,
+    /// Bytes that its disk takes on the host.
+    pub(crate) written: u64,
     /// What was done in it, from which its disk's bits follow.
     pub(crate) done: Vec<String>,
     pub(crate) files: BTreeMap<String, String>,
@@ -88,6 +100,8 @@ pub(crate) enum Trouble {
     PowerOff,
     /// The machine reboots in the middle of it, and is away for as many looks.
     Reboot(u8),
+    /// The task that asks for it panics.
+    Panic,
     /// The daemon is killed before anything is done.
     Die,
     /// The daemon is killed when it is done, before it hears of it.
@@ -168,7 +182,8 @@ impl Act<'_> {
 
 impl World {
     pub(crate) fn new() -> Self {
-        Self { state: Mutex::default(), now: AtomicI64::new(BEGINNING), changes: watch::Sender::new(0) }
+        let state = State { free: PLENTY, ..State::default() };
+        Self { state: Mutex::new(state), now: AtomicI64::new(BEGINNING), changes: watch::Sender::new(0) }
     }
 
     pub(crate) fn state(&self) -> MutexGuard<'_, State> {
@@ -257,6 +272,7 @@ impl World {
             },
             Some(Trouble::PowerOff) => act.powers_off = true,
             Some(Trouble::Reboot(away)) => act.reboots = Some(away),
+            Some(Trouble::Panic) => panic!("{line} met a fault of ours"),
             Some(Trouble::Die) => life.die(),
             Some(Trouble::DieAfter) => act.dies_after = true,
         }

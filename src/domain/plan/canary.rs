@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Action, BundlePlan, Candidate, Facts, StageState};
+use super::{Action, BundlePlan, Candidate, Facts, StageState, differences};
 use crate::domain::inputs::{Difference, Input};
 use crate::domain::path::RepoPath;
 use crate::domain::pipeline::SharedChange;
@@ -52,7 +52,8 @@ pub(super) fn hold(candidates: &[Candidate<'_>], facts: &Facts, plans: &mut [Bun
         let is_held = plan.action.is_work()
             && candidates[index].policy != SharedChange::Rebuild
             && facts.served.contains_key(&plan.bundle);
-        Some((index, only_shared(plan).filter(|_| is_held)?))
+        let changes = only_shared(plan).filter(|_| is_held)?;
+        (!moved_by_itself(&candidates[index], facts)).then_some((index, changes))
     });
     let pending: BTreeMap<usize, BTreeSet<Change>> = pending.collect();
     if pending.is_empty() {
@@ -81,6 +82,13 @@ fn only_shared(plan: &BundlePlan) -> Option<BTreeSet<Change>> {
     let mut differences = plan.stages.iter().flat_map(|stage| &stage.differences).peekable();
     differences.peek()?;
     differences.map(|difference| difference.is_shared().then(|| Change::of(difference))).collect()
+}
+
+/// Whether anything of the bundle's own differs, also where another bundle's result is a hit for it.
+fn moved_by_itself(candidate: &Candidate<'_>, facts: &Facts) -> bool {
+    let last = facts.last.get(candidate.bundle).map(Vec::as_slice).unwrap_or_default();
+    let needs = candidate.stages.iter().flatten();
+    needs.flat_map(|need| differences(need, last)).any(|difference| !difference.is_shared())
 }
 
 struct Look<'a> {

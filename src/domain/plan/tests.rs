@@ -133,8 +133,19 @@ fn the_reason_names_the_first_difference() {
 }
 
 #[test]
+fn what_is_a_hit_by_another_bundle_is_still_the_cause_of_what_follows() {
+    let mut facts = after(&["aaaaa"]);
+    facts.kept.insert(made("baaaa").prints()[0].1, Kept::Usable);
+    assert_eq!(planned("baaaa", &facts), "build =++++");
+    let plan = plan_bundle(&made("baaaa").candidate(), &facts);
+    assert_eq!(plan.reason, "provision: follows boot: boot value a → b");
+}
+
+#[test]
 fn a_bundle_that_is_gone_is_listed_as_removed() {
-    let facts = after(&["aaaaa"]);
-    let plan = plan(CommitId::from("c"), None, &[], &facts);
-    assert_eq!(plan.removed, [made("aaaaa").path]);
+    let mut facts = after(&["aaaaa"]);
+    let never = RepoPath::new("images/bundle-broken").expect("inside");
+    facts.unbuildable.push(never.clone());
+    let removed = plan(CommitId::from("c"), None, &[], &facts).removed;
+    assert_eq!(removed, [never, made("aaaaa").path], "also one that could not be built");
 }

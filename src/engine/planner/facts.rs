@@ -26,6 +26,8 @@ pub(in crate::engine) struct Known {
     moves: u64,
     /// When the first of the results expires that could be used.
     until: Option<Moment>,
+    /// Whether it says how long each bundle takes, which few plans must know.
+    timed: bool,
     /// The bundles it is about, as they were read.
     asked: HashMap<RepoPath, Arc<Buildable>>,
     facts: Facts,
@@ -72,6 +74,11 @@ impl Engine {
         mut known: Known,
     ) -> Result<Known, StoreError> {
         let serving = if tracked { branch } else { head.unwrap_or(branch) };
+        let timed = head != Some(branch) || has_canaries(reading);
+        if timed && !known.timed {
+            known = Known { moves: known.moves, ..Known::default() };
+        }
+        known.timed = timed;
         let served = self.store().served_prints(repository, serving).await?;
         // What is served as it should be needs no further look: usually that is nearly everything.
         let bundles = reading.bundles.iter();
@@ -86,7 +93,7 @@ impl Engine {
         if !new.is_empty() {
             let (found, until) = self.look_up(repository, serving, tracked, &new).await?;
             known.add(&new, found, until);
-            if head != Some(branch) || has_canaries(reading) {
+            if timed {
                 let paths = new.iter().map(|(path, _)| (*path).clone()).collect();
                 known.facts.durations.extend(self.store().last_durations(repository, paths).await?);
             }

@@ -13,8 +13,10 @@ use crate::domain::pipeline::Stage;
 use crate::domain::plan::{StagePlan, StageState};
 use crate::engine::Engine;
 use crate::engine::failure::Problem;
+use crate::engine::log::StepLog;
 use crate::engine::planner::{PlanError, scratch_of};
 use crate::engine::ports::Wait;
+use crate::engine::stages::archive;
 use crate::manifest::reading::Buildable;
 use crate::store::{BuildRecord, StoreError};
 
@@ -68,6 +70,7 @@ impl Run {
             machine: None,
             results: BTreeMap::new(),
             image: None,
+            warnings: Vec::new(),
             archived: BTreeSet::new(),
             pending: Vec::new(),
             held: Vec::new(),
@@ -105,10 +108,14 @@ async fn served_disk(engine: &Engine, order: &Order, buildable: &Buildable) -> R
 
 /// Ends a build whose bundle can't be read, as a failure of its first stage.
 async fn refuse(engine: &Engine, record: &BuildRecord, problem: Problem) -> Result<(), StoreError> {
+    let number = record.order.number;
+    let log = Arc::new(engine.store().log_writer(number));
+    StepLog::new(&log, Stage::Boot, None).say(&format!("failed: {}", problem.message));
+    let (records, _held) = archive::log_alone(engine, number).await?;
     let failure = Some(problem.at(Stage::Boot));
     let event = Event::Finished { outcome: Outcome::Failed, failure, reason: String::new() };
-    engine.store().append(record.order.number, engine.clock().now(), event, Vec::new()).await?;
-    engine.store().finish_log(record.order.number).await
+    engine.store().append(number, engine.clock().now(), event, records).await?;
+    engine.store().finish_log(number).await
 }
 
 async fn find_buildable(engine: &Engine, order: &Order) -> Result<Arc<Buildable>, Problem> {

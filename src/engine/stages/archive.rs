@@ -6,20 +6,23 @@ use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
 
 use super::super::runner::Run;
 use crate::blocking;
+use crate::domain::id::BuildNo;
 use crate::domain::path::RepoPath;
 use crate::domain::pipeline::Stage;
-use crate::store::{LogLine, StoreError};
+use crate::domain::places::LATEST_LOG;
+use crate::engine::Engine;
+use crate::store::{Artifact, Blob, LogLine, Record, StoreError};
 
-/// What is archived where the pipeline says nothing.
-const DEFAULT: [&str; 3] = [LOG, "reports/**", "console/**"];
+/// What is archived where the pipeline says nothing: the log under the names that people know, reports, consoles.
+const DEFAULT: [&str; 4] = [LATEST_LOG, "**/target/*/packer.*.log", "reports/**", "console/**"];
 
-/// The build's log, under the name that people know.
-const LOG: &str = "packer.latest.log";
 /// The largest file that is archived, in bytes.
 const MOST_FILE: u64 = 512 << 20;
 
 pub(in crate::engine) async fn run(run: &mut Run) -> Result<(), StoreError> {
     super::render::keep_outputs(run);
+    let warnings = std::mem::take(&mut run.warnings);
+    run.attach([Record::Warnings(warnings)]);
     let wanted = globs(run);
     for (name, file) in found(run).await {
         let Some(path) = RepoPath::new(&name).filter(|_| wanted.is_match(&name)) else { continue };
@@ -27,11 +30,28 @@ pub(in crate::engine) async fn run(run: &mut Run) -> Result<(), StoreError> {
         let blob = blocking::run(move || blobs.put_file(&file, MOST_FILE)).await?;
         run.archive(path, blob);
     }
-    if let Some(path) = RepoPath::new(LOG).filter(|_| wanted.is_match(LOG)) {
+    let mut logs = log_paths(run);
+    logs.retain(|path| wanted.is_match(path.to_string()));
+    if !logs.is_empty() {
         let blob = run.engine.store().store_log_text(run.order.number, log_text).await?;
-        run.archive(path, blob);
+        logs.into_iter().for_each(|path| run.archive(path, blob.clone()));
     }
     Ok(())
+}
+
+/// The names of the log: the newest one, and the one that has the image's name, whether or not there came to be an image.
+fn log_paths(run: &Run) -> Vec<RepoPath> {
+    let snapshot = run.buildable.pipeline.snapshot.as_ref();
+    let image = snapshot.and_then(|snapshot| run.fill(&snapshot.name).ok());
+    let stamped = image.map(|image| run.places().stamped_log(&image)).unwrap_or_default();
+    RepoPath::new(LATEST_LOG).into_iter().chain(stamped).collect()
+}
+
+/// The log of a build that could not even be prepared, as its only artifact; the bytes are held as long as the blob is.
+pub(in crate::engine) async fn log_alone(engine: &Engine, build: BuildNo) -> Result<(Vec<Record>, Blob), StoreError> {
+    let blob = engine.store().store_log_text(build, log_text).await?;
+    let artifact = |path| Record::Artifact(Artifact { path, sha256: blob.sha256, size: blob.size });
+    Ok((RepoPath::new(LATEST_LOG).map(artifact).into_iter().collect(), blob))
 }
 
 /// A line of the log as people read it in a file.
@@ -45,7 +65,7 @@ async fn found(run: &Run) -> Vec<(String, PathBuf)> {
     let files = run.files.clone();
     blocking::run(move || {
         let mut named = Vec::new();
-        for role in ["provision", "test"] {
+        for role in ["change", "provision", "test"] {
             let console = files.join(format!("console-{role}.log"));
             if console.is_file() {
                 named.push((format!("console/{role}.log"), console));

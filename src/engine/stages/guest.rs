@@ -29,6 +29,8 @@ pub(super) struct InGuest<'a> {
     pub(super) run: &'a Run,
     pub(super) number: u32,
     pub(super) env: &'a [(String, String)],
+    /// Where the guest has the root of the disk that the step changes instead of the guest's own.
+    pub(super) root: Option<&'a str>,
     pub(super) log: &'a Arc<StepLog>,
     pub(super) wait: &'a Wait,
 }
@@ -45,7 +47,13 @@ impl InGuest<'_> {
     /// Runs a command with the step's environment.
     pub(super) async fn command(&self, command: &str) -> Result<Exit, PortError> {
         let machine = self.run.machine.as_ref().ok_or_else(gone)?;
-        machine.guest().run(command, self.env, &self.log.lines(), self.wait).await
+        let Some(root) = self.root else {
+            return machine.guest().run(command, self.env, &self.log.lines(), self.wait).await;
+        };
+        let mut env = self.env.to_vec();
+        env.push(("ROOT".to_owned(), root.to_owned()));
+        let command = as_root(command, &[], &env, &machine.access().user);
+        machine.guest().run(&command, &[], &self.log.lines(), self.wait).await
     }
 
     /// Runs a command that may cut the connection where that is expected: then the guest is waited for.
@@ -92,6 +100,7 @@ impl InGuest<'_> {
                 to = format!("{}/{}", to.trim_end_matches('/'), String::from_utf8_lossy(path.name()));
             }
         }
+        to.insert_str(0, self.root.unwrap_or_default());
         self.copy(&self.in_checkout(&path), &to, mode).await?;
         Ok(to)
     }
@@ -248,6 +257,14 @@ fn is_away(error: &PortError) -> bool {
 
 pub(super) fn gone() -> PortError {
     PortError::failed("the machine is gone").help("factoryd retry")
+}
+
+/// A script as a command that runs as root, whoever is logged in.
+pub(super) fn as_root(script: &str, args: &[&str], env: &[(String, String)], user: &str) -> String {
+    let sudo = if user == "root" { "" } else { "sudo -n " };
+    let env: String = env.iter().map(|(name, value)| format!(" {}", quote(&format!("{name}={value}")))).collect();
+    let args: String = args.iter().map(|arg| format!(" {}", quote(arg))).collect();
+    format!("exec {sudo}env{env} /bin/sh -c {} sh{args}", quote(script))
 }
 
 /// A word as a POSIX shell takes it, whatever is in it.

@@ -3,6 +3,7 @@
 pub(super) mod archive;
 mod base;
 pub(super) mod boot;
+mod changes;
 mod guest;
 pub(super) mod provision;
 pub(super) mod render;
@@ -35,14 +36,26 @@ pub(super) async fn still_there(run: &Run, result: &StageResult) -> Result<bool,
     }
 }
 
+/// What is particular to one of a build's machines.
+pub(super) struct Start<'a> {
+    pub(super) role: &'a str,
+    /// What it boots from.
+    pub(super) disk: DiskId,
+    /// What is attached to it then.
+    pub(super) attach: Option<DiskId>,
+    /// Guest ports that host steps reach.
+    pub(super) ports: Vec<u16>,
+}
+
+impl<'a> Start<'a> {
+    pub(super) fn new(role: &'a str, disk: DiskId) -> Self {
+        Self { role, disk, attach: None, ports: Vec::new() }
+    }
+}
+
 /// Starts a machine on a disk and keeps it as the run's.
-pub(super) async fn start_machine(
-    run: &mut Run,
-    disk: DiskId,
-    role: &str,
-    ports: Vec<u16>,
-    lines: &Lines,
-) -> Result<(), Stop> {
+pub(super) async fn start_machine(run: &mut Run, start: Start<'_>, lines: &Lines) -> Result<(), Stop> {
+    let Start { role, disk, attach, ports } = start;
     let limits = run.engine.policy().machine;
     let boot = &run.buildable.pipeline.boot;
     if limits.cpus.is_some_and(|most| boot.cpus > most) || limits.memory.is_some_and(|most| boot.memory > most) {
@@ -62,6 +75,7 @@ pub(super) async fn start_machine(
         build: run.order.number,
         role: role.to_owned(),
         disk,
+        attach,
         cpus: boot.cpus,
         memory: boot.memory,
         disk_size: boot.disk,
@@ -77,10 +91,11 @@ pub(super) async fn start_machine(
     Ok(run.journal(Event::Made(effect), Vec::new()).await?)
 }
 
-/// The base image that the boot stage found.
+/// The base image that the boot stage found, with the disk that machines boot from: where there are changes before the
+/// first boot, a layer of it.
 fn base_of(run: &Run) -> Result<Base, Stop> {
     match run.results.get(&Stage::Boot).map(|result| &result.payload) {
-        Some(Payload::Boot { disk, sha256, virtual_size }) => {
+        Some(Payload::Boot { disk, sha256, virtual_size, .. }) => {
             Ok(Base { disk: disk.clone(), sha256: *sha256, virtual_size: *virtual_size })
         }
         _ => Err(Stop::failed("the boot stage left no base image", "factoryd verify")),

@@ -3,7 +3,7 @@
 use super::super::failure::Stop;
 use super::super::runner::{Done, Run};
 use super::steps::{self, Steps};
-use super::{base_of, start_machine};
+use super::{Start, base_of, start_machine};
 use crate::domain::build::{Effect, Event, Moment};
 use crate::domain::id::DiskId;
 use crate::domain::pipeline::Stage;
@@ -19,11 +19,11 @@ pub(in crate::engine) async fn run(run: &mut Run) -> Result<Done, Stop> {
     };
     let base = base_of(run)?;
     if run.machine.is_none() {
-        log.say("the boot stage is kept: a machine starts again from its base image");
-        start_machine(run, base.disk.clone(), ROLE, Vec::new(), &log.lines()).await?;
+        log.say("the boot stage is kept: a machine starts again from its disk");
+        start_machine(run, Start::new(ROLE, base.disk.clone()), &log.lines()).await?;
     }
     let wait = provision.timeout.map_or_else(|| run.wait.clone(), |limit| run.wait.within(limit));
-    let steps = Steps { stage: Stage::Provision, steps: &provision.steps, reports: &[], wait };
+    let steps = Steps { stage: Stage::Provision, steps: &provision.steps, reports: &[], root: None, wait };
     let found = steps::versions(run, &provision.steps).await?;
     let resolved = run.resolved(Stage::Provision, found).await?;
     steps::run(run, &steps).await?;

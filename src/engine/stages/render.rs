@@ -10,8 +10,9 @@ use crate::domain::path::RepoPath;
 use crate::domain::pipeline::{Lint, Stage};
 use crate::domain::value::Value;
 use crate::engine::ports::{HostProgram, LocalTime, PortError, PortErrorKind};
+use crate::manifest::fault::Fault;
 use crate::render::{self, Begun, Engines, Stamp, Variables};
-use crate::store::{Artifact, Output, Payload, Record};
+use crate::store::{Artifact, Output, Payload, Record, Warning};
 
 /// A rendered file is never larger: rendering refuses more.
 const MOST_OUTPUT: u64 = 64 << 20;
@@ -28,10 +29,11 @@ pub(in crate::engine) async fn run(run: &mut Run) -> Result<Done, Stop> {
     let (variables, lint) = (variables(run, &stage.vars, &image_id), stage.lint);
     let repositories = Arc::clone(run.engine.repositories());
     let (key, commit) = (run.order.key.clone(), run.order.commit.clone());
+    let directory = key.path.join(stage.templates.as_bytes()).unwrap_or_else(|| key.path.clone());
+    let templates = directory.clone();
     let begun = blocking::run(move || {
         let tree = repositories.tree(&key.repository, &commit)?;
-        let directory = key.path.join(stage.templates.as_bytes()).unwrap_or_else(|| key.path.clone());
-        Ok::<_, PortError>(render::begin(tree.as_ref(), &directory, &variables, Engines::Auto))
+        Ok::<_, PortError>(render::begin(tree.as_ref(), &templates, &variables, Engines::Auto))
     })
     .await?;
     let found = vec![("image".to_owned(), image_id.clone())];
@@ -45,26 +47,51 @@ pub(in crate::engine) async fn run(run: &mut Run) -> Result<Done, Stop> {
     for failed in &rendered.failed {
         log.say(&failed.to_string());
     }
-    if let Some(first) = rendered.failed.first() {
-        return Err(Stop::failed(first.to_string(), first.help.clone()));
+    run.warnings = warnings(run, &directory, &rendered).await?;
+    for Warning { file, line, column, message, .. } in &run.warnings {
+        log.say(&format!("warning: {file}:{line}:{column}: {message}"));
     }
-    let (mut outputs, mut warnings) = (Vec::new(), Vec::new());
+    let mut outputs = Vec::new();
     for result in rendered.rendered {
-        for warning in &result.warnings {
-            log.say(&format!("warning: {warning}"));
-            warnings.push(warning.to_string());
-        }
         let blobs = run.engine.store().blobs().clone();
         let blob = blocking::run(move || blobs.put(result.bytes.as_slice(), MOST_OUTPUT)).await?;
         log.say(&format!("rendered {} ({})", result.path, result.engine));
         outputs.push(Output(result.path.clone(), blob.sha256, blob.size));
-        run.archive(output_path(run, &result.path), blob);
+        for path in run.places().output(&result.path) {
+            run.archive(path, blob.clone());
+        }
     }
-    if let Some(first) = warnings.first().filter(|_| lint == Lint::Error) {
-        let help = "the pipeline says `lint: error`; the build's log has all that looks wrong";
-        return Err(Stop::failed(first.clone(), help));
+    // What one template lacks keeps nobody from the results of the others.
+    if let Some(first) = rendered.failed.first() {
+        return Err(Stop::failed(first.to_string(), first.help.clone()));
     }
-    Ok(Done { resolved, payload: Payload::Render { image_id, outputs, warnings }, moved: None, expires: None })
+    if let Some(Warning { file, line, message, .. }) = run.warnings.first().filter(|_| lint == Lint::Error) {
+        let help = "the pipeline says `lint: error`, so whatever looks wrong in an output fails the build";
+        return Err(Stop::failed(format!("{file}:{line}: {message}"), help));
+    }
+    let payload = Payload::Render { image_id, outputs, lint: run.warnings.clone() };
+    Ok(Done { resolved, payload, moved: None, expires: None })
+}
+
+/// What looks wrong in the results, as people find it in their templates.
+async fn warnings(run: &Run, directory: &RepoPath, rendered: &render::Outcome) -> Result<Vec<Warning>, PortError> {
+    let doubtful: Vec<_> = rendered.rendered.iter().filter(|result| !result.warnings.is_empty()).cloned().collect();
+    let repositories = Arc::clone(run.engine.repositories());
+    let (key, commit, directory) = (run.order.key.clone(), run.order.commit.clone(), directory.clone());
+    blocking::run(move || {
+        if doubtful.is_empty() {
+            return Ok(Vec::new());
+        }
+        let tree = repositories.tree(&key.repository, &commit)?;
+        let faults = doubtful.iter().flat_map(|result| render::in_template(tree.as_ref(), &directory, result));
+        Ok(faults.map(warning).collect())
+    })
+    .await
+}
+
+fn warning(fault: Fault) -> Warning {
+    let (code, help) = (fault.code.to_owned(), fault.advice());
+    Warning { file: fault.file, line: fault.line, column: fault.column, code, message: fault.message, help }
 }
 
 /// Ends the rendering, with the installed Ansible where something is left for it: then, and only then, the result
@@ -92,26 +119,21 @@ async fn finish(
     }
 }
 
-/// The outputs of a kept result, as this build's artifacts.
+/// The outputs of a kept result, as this build's artifacts, and what looked wrong in them.
 pub(super) fn keep_outputs(run: &mut Run) {
-    let Some(Payload::Render { outputs, .. }) = run.results.get(&Stage::Render).map(|result| result.payload.clone())
+    let Some(Payload::Render { outputs, lint, .. }) =
+        run.results.get(&Stage::Render).map(|result| result.payload.clone())
     else {
         return;
     };
-    for Output(path, sha256, size) in outputs {
-        let path = output_path(run, &path);
-        if run.archived.insert(path.clone()) {
-            run.attach([Record::Artifact(Artifact { path, sha256, size })]);
+    run.warnings = lint;
+    for Output(file, sha256, size) in outputs {
+        for path in run.places().output(&file) {
+            if run.archived.insert(path.clone()) {
+                run.attach([Record::Artifact(Artifact { path, sha256, size })]);
+            }
         }
     }
-}
-
-/// Where people look for a rendered file: `images/target/BUNDLE/output/FILE`.
-fn output_path(run: &Run, path: &RepoPath) -> RepoPath {
-    let bundle = &run.order.key.path;
-    let target = bundle.parent().join("target").and_then(|target| target.join(bundle.name()));
-    let output = target.and_then(|target| target.join("output")).and_then(|output| output.join(path.as_bytes()));
-    output.unwrap_or_else(|| path.clone())
 }
 
 fn variables(run: &Run, vars: &Value, image_id: &str) -> Variables {

@@ -89,9 +89,10 @@ fn check_newest(run: &Run) -> Result<(), Stop> {
 /// that ran them, since the same steps done again leave other bits.
 fn disk_print(run: &Run) -> Result<Fingerprint, Stop> {
     let stage = run.buildable.pipeline.disk_stage();
-    let made = run.results.get(&stage).map(|result| match stage {
-        Stage::Provision => inputs::resolved(result.resolved, None, &[("build".to_owned(), result.build.to_string())]),
-        _ => result.resolved,
+    let by_steps = stage == Stage::Provision || !run.buildable.pipeline.boot.changes.is_empty();
+    let made = run.results.get(&stage).map(|result| match by_steps {
+        true => inputs::resolved(result.resolved, None, &[("build".to_owned(), result.build.to_string())]),
+        false => result.resolved,
     });
     let served = run.disk_image.as_ref().map(|image| image.lineage.disk);
     made.or(served).ok_or_else(|| Stop::failed(format!("the {stage} stage left no disk"), "factoryd verify"))
@@ -125,7 +126,7 @@ async fn put_right(run: &Run, image: Image, snapshot: &Snapshot) -> Result<(Imag
     let scope = match maker {
         Some(maker) => {
             let began = maker.build.started.unwrap_or(maker.build.queued);
-            build_scope(&maker.order, run.engine.clock().local(began).stamp())
+            build_scope(&maker.order, run.engine.clock().local(began))
         }
         None => run.scope(),
     };

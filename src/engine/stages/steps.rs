@@ -1,4 +1,4 @@
-//! Runs the steps of `provision` and `test`, in the guest over SSH or on the host in the sandbox.
+//! Runs the steps of `provision`, of `test` and of what `boot` changes, in the guest over SSH or on the host in the sandbox.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -22,6 +22,8 @@ pub(super) struct Steps<'a> {
     pub(super) steps: &'a [Step],
     /// JUnit reports to keep, as globs below the bundle.
     pub(super) reports: &'a [String],
+    /// Where the guest has the root of a disk that the steps change instead of the guest's own: then they run as root.
+    pub(super) root: Option<&'a str>,
     /// The stage's deadline.
     pub(super) wait: Wait,
 }
@@ -112,7 +114,7 @@ async fn one(
     let exit = if step.action.is_host() {
         on_host(run, steps, number, step, env, &log.lines(), wait).await?
     } else {
-        in_guest(&InGuest { run, number, env: &env, log, wait }, step).await?
+        in_guest(&InGuest { run, number, env: &env, root: steps.root, log, wait }, step).await?
     };
     let is_good = match &exit {
         Exit::Code(code) if step.course.exit_codes.is_empty() => *code == 0,

@@ -3,7 +3,7 @@
 use super::super::failure::Stop;
 use super::super::runner::{Done, Run};
 use super::steps::{self, Steps};
-use super::{final_disk, reports, start_machine};
+use super::{Start, final_disk, reports, start_machine};
 use crate::domain::pipeline::Stage;
 use crate::engine::junit::Tally;
 use crate::store::{Payload, Record};
@@ -18,11 +18,11 @@ pub(in crate::engine) async fn run(run: &mut Run) -> Result<Done, Stop> {
     };
     // The machine of an interrupted or kept stage is none of ours: tests see the sealed disk only.
     run.destroy_machine("provision").await?;
-    start_machine(run, final_disk(run)?, ROLE, test.ports.clone(), &log.lines()).await?;
+    start_machine(run, Start { ports: test.ports.clone(), ..Start::new(ROLE, final_disk(run)?) }, &log.lines()).await?;
     let wait = test.timeout.map_or_else(|| run.wait.clone(), |limit| run.wait.within(limit));
     let found = steps::versions(run, &test.steps).await?;
     let resolved = run.resolved(Stage::Test, found).await?;
-    let steps = Steps { stage: Stage::Test, steps: &test.steps, reports: &test.reports, wait };
+    let steps = Steps { stage: Stage::Test, steps: &test.steps, reports: &test.reports, root: None, wait };
     let ended = steps::run(run, &steps).await;
     let tests = reports::read(run, &log).await;
     let ended = ended.map_err(|stop| with_counts(stop, tests.tally));

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::accelerator::Accelerator;
 
@@ -10,8 +10,9 @@ use super::accelerator::Accelerator;
 pub(super) const PROGRAM: &str = "qemu-system-x86_64";
 /// The machine type: the one that the guests' loaders and kernels have known longest, and as fast as `q35` (measured).
 pub(super) const MACHINE: &str = "pc";
-/// The processor: everything that the accelerator can give.
-pub(super) const CPU: &str = "max";
+
+/// The name of the node that can be plugged in later.
+pub(super) const ATTACHED: &str = "attached";
 
 /// What a machine is made of. Paths are absolute and UTF-8.
 #[derive(Debug)]
@@ -24,6 +25,9 @@ pub(super) struct Hardware<'a> {
     pub(super) memory: u64,
     /// The writable layer, a qcow2 file.
     pub(super) disk: &'a Path,
+    /// A writable layer that is there to be plugged in later. It is opened with everything else: later, QEMU may be
+    /// somebody who can't.
+    pub(super) attached: Option<&'a Path>,
     /// The directory that becomes the NoCloud disk.
     pub(super) seed: &'a Path,
     /// The file whose text becomes the SMBIOS string with the systemd credential.
@@ -44,14 +48,15 @@ impl Hardware<'_> {
         add("name", format!("{},process={}", comma(self.name), comma(self.name)));
         add("machine", MACHINE.to_owned());
         add("accel", self.accelerator.argument().to_owned());
-        add("cpu", CPU.to_owned());
+        add("cpu", self.accelerator.processor().to_owned());
         add("smp", self.cpus.to_string());
         add("m", format!("{}M", self.memory.div_ceil(1024 * 1024)));
         add("sandbox", self.sandbox());
-        add("blockdev", self.disk());
+        add("blockdev", layer("disk", self.disk).to_string());
         add("device", "virtio-blk-pci,drive=disk,bootindex=1".to_owned());
         add("blockdev", self.seed());
         add("device", "virtio-blk-pci,drive=seed".to_owned());
+        self.attached.iter().for_each(|file| add("blockdev", layer(ATTACHED, file).to_string()));
         add("netdev", self.network());
         add("device", "virtio-net-pci,netdev=net,romfile=".to_owned());
         add("device", "virtio-rng-pci".to_owned());
@@ -73,17 +78,6 @@ impl Hardware<'_> {
         format!("on,obsolete=deny,elevateprivileges={elevate},spawn=deny,resourcecontrol=deny")
     }
 
-    /// Flushes are dropped: a machine whose host dies is built again, and a sealed disk is synced when QEMU has ended.
-    fn disk(&self) -> String {
-        json!({
-            "driver": "qcow2", "node-name": "disk", "discard": "unmap", "detect-zeroes": "unmap",
-            "cache": {"direct": false, "no-flush": true},
-            "file": {"driver": "file", "filename": text(self.disk), "discard": "unmap",
-                     "cache": {"direct": false, "no-flush": true}},
-        })
-        .to_string()
-    }
-
     fn seed(&self) -> String {
         json!({
             "driver": "raw", "node-name": "seed", "read-only": true,
@@ -99,6 +93,18 @@ impl Hardware<'_> {
             std::iter::once(&22).chain(self.ports.iter().filter(|port| **port != 22)).map(forward).collect();
         format!("user,id=net,ipv6=off{forwards}")
     }
+}
+
+/// A writable layer, a qcow2 file, as a node with a name.
+///
+/// Flushes are dropped: a machine whose host dies is built again, and a disk that is kept is synced when QEMU has ended.
+fn layer(node: &str, file: &Path) -> Value {
+    json!({
+        "driver": "qcow2", "node-name": node, "discard": "unmap", "detect-zeroes": "unmap",
+        "cache": {"direct": false, "no-flush": true},
+        "file": {"driver": "file", "filename": text(file), "discard": "unmap",
+                 "cache": {"direct": false, "no-flush": true}},
+    })
 }
 
 /// QEMU takes a doubled comma for one.
@@ -121,6 +127,7 @@ mod tests {
             cpus: 2,
             memory: 2 * 1024 * 1024 * 1024,
             disk: Path::new("/s/machines/7/test/disk.qcow2"),
+            attached: None,
             seed: Path::new("/s/machines/7/test/seed"),
             credential: Path::new("/s/a,b/credential"),
             qmp: Path::new("/s/machines/7/test/qmp"),
@@ -145,7 +152,7 @@ mod tests {
         -accel
         tcg,thread=multi
         -cpu
-        max
+        max,svm=off,smap=off,smep=off,umip=off,pku=off,la57=off,erms=off,fsrm=off
         -smp
         2
         -m
@@ -180,11 +187,23 @@ mod tests {
     }
 
     #[test]
+    fn a_layer_to_be_attached_is_opened_with_everything_else_and_given_to_no_device() {
+        let attached = Path::new("/s/machines/7/change/attached.qcow2");
+        let args = Hardware { attached: Some(attached), ..hardware(None, Accelerator::Tcg) }.args();
+        let (with, without) = (args.join(" "), hardware(None, Accelerator::Tcg).args().join(" "));
+        assert!(
+            with.contains(r#""filename":"/s/machines/7/change/attached.qcow2"},"node-name":"attached"}"#),
+            "{with}"
+        );
+        assert_eq!(with.matches("virtio-blk-pci").count(), without.matches("virtio-blk-pci").count());
+    }
+
+    #[test]
     fn a_root_daemon_gives_its_machines_another_user() {
         let run_as = super::super::unprivileged::option("10.0.2", (4242, 4343));
         let args = hardware(Some(run_as), Accelerator::Kvm).args().join(" ");
         assert!(args.contains("-run-with user=4242:4343"));
         assert!(args.contains("elevateprivileges=allow"));
-        assert!(args.contains("-accel kvm "));
+        assert!(args.contains("-accel kvm -cpu max "));
     }
 }

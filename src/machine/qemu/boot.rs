@@ -10,7 +10,7 @@ use super::args::Hardware;
 use super::console::{Console, GuestKey};
 use super::credentials::Keys;
 use super::disks::{remove_directory, trouble};
-use super::machine::QemuMachine;
+use super::machine::{ATTACHED_LAYER, LAYER, Place, QemuMachine, SERIAL};
 use super::unprivileged;
 use super::vm::{State, Vm};
 use crate::domain::id::DiskId;
@@ -60,7 +60,13 @@ impl Qemu {
             trust: Arc::new(trust),
             terminal: plan.order.terminal,
         };
-        let session = ready(&vm, target, &wait.within(plan.order.ready_within)).await;
+        let mut session = ready(&vm, target, &wait.within(plan.order.ready_within)).await;
+        if plan.order.attach.is_some()
+            && session.is_ok()
+            && let Err(error) = vm.plug(SERIAL, wait).await
+        {
+            session = Err(error);
+        }
         let session = match session {
             Ok(session) => session,
             Err(error) => {
@@ -78,16 +84,24 @@ impl Qemu {
             host_key: session.host_key().to_owned(),
             ports,
         };
-        let (disks, disk) = (self.disks.clone(), plan.order.disk.clone());
-        Ok(QemuMachine::new(session, vm, access, plan.directory.clone(), disks, disk))
+        let place = Place {
+            directory: plan.directory.clone(),
+            disks: self.disks.clone(),
+            backing: plan.order.disk.clone(),
+            attached: plan.order.attach.clone(),
+        };
+        Ok(QemuMachine::new(session, vm, access, place))
     }
 
     /// Makes the machine's directory with all that QEMU is given, and starts it.
     async fn start(&self, plan: &Plan<'_>, wait: &Wait) -> Result<(Vm, Keys), PortError> {
         let (order, directory) = (plan.order, &plan.directory);
         self.make_directory(directory)?;
-        let layer = directory.join("disk.qcow2");
+        let (layer, attached) = (directory.join(LAYER), directory.join(ATTACHED_LAYER));
         self.lay(&order.disk, &layer, order.disk_size, &plan.tag, wait).await?;
+        if let Some(disk) = &order.attach {
+            self.lay(disk, &attached, None, &plan.tag, wait).await?;
+        }
         let keys = Keys::make(directory, &plan.tag, wait).await?;
         let (credential, seed) = (directory.join("credential"), directory.join("seed"));
         write(&credential, &keys.credential(&order.user))?;
@@ -107,6 +121,7 @@ impl Qemu {
             cpus: order.cpus,
             memory: order.memory,
             disk: &layer,
+            attached: order.attach.as_ref().map(|_| attached.as_path()),
             seed: &seed,
             credential: &credential,
             qmp: &directory.join("qmp"),
@@ -220,6 +235,7 @@ impl Qemu {
             cpus: 1,
             memory: 1 << 30,
             disk_size: None,
+            attach: None,
             user: "root".to_owned(),
             host_key: HostKey::FirstSeen,
             terminal: false,

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! bases/SHA256.qcow2      base-SHA256          base images, read-only
-//! checkpoints/ID.qcow2    chosen by the engine  sealed layers, read-only, each on another disk
+//! checkpoints/ID.qcow2    chosen by the engine  sealed and changed layers, read-only, each on another disk
 //! images/ID.qcow2         chosen by the engine  published images, read-only, each on its own
 //! machines/N/ROLE/        -                     what a build has under way
 //! work/                   -                     what is being made for many builds
@@ -132,6 +132,7 @@ impl Disks {
         let stem = file.file_stem()?.to_str()?;
         let directory = file.parent()?;
         if directory == self.bases() {
+            stem.parse::<Digest>().ok()?;
             return Some(DiskId::new(format!("{BASE}{stem}")));
         }
         let ours = directory == self.state.join("checkpoints") || directory == self.state.join("images");
@@ -159,6 +160,14 @@ impl Disks {
         }
         all.sort();
         Ok(all)
+    }
+
+    /// What each build has under way takes in bytes. What goes while it is looked at counts no more.
+    pub(super) fn written(&self) -> Result<Vec<(BuildNo, u64)>, PortError> {
+        let machines = self.machines();
+        let entries = std::fs::read_dir(&machines).map_err(|error| trouble("listed", &machines, &error))?;
+        let build = |entry: std::fs::DirEntry| Some((BuildNo(entry.file_name().to_str()?.parse().ok()?), entry.path()));
+        Ok(entries.flatten().filter_map(build).map(|(build, directory)| (build, taken(&directory, 3))).collect())
     }
 
     /// Removes a disk; one that is not there is no error.
@@ -190,7 +199,7 @@ impl Disks {
 /// A sync that fails is not tried again: the kernel has forgotten by then what was not written.
 pub(super) fn keep(file: &Path, place: &Path) -> Result<(), PortError> {
     let opened = File::open(file).map_err(|error| trouble("opened", file, &error))?;
-    opened.sync_all().map_err(|error| trouble("written to the disk", file, &error))?;
+    opened.sync_all().map_err(|error| not_durable(file, &error))?;
     opened.set_permissions(Permissions::from_mode(0o444)).map_err(|error| trouble("made read-only", file, &error))?;
     std::fs::rename(file, place).map_err(|error| trouble("renamed", file, &error))?;
     sync_directory_of(place)
@@ -201,7 +210,7 @@ pub(super) fn write_whole(file: &Path, content: &[u8]) -> Result<(), PortError> 
     let part = file.with_extension("part");
     std::fs::write(&part, content).map_err(|error| trouble("written", &part, &error))?;
     let synced = File::open(&part).and_then(|opened| opened.sync_all());
-    synced.map_err(|error| trouble("written to the disk", &part, &error))?;
+    synced.map_err(|error| not_durable(&part, &error))?;
     std::fs::rename(&part, file).map_err(|error| trouble("renamed", &part, &error))?;
     sync_directory_of(file)
 }
@@ -247,6 +256,17 @@ pub(super) fn remove_directory(directory: &Path) -> Result<(), PortError> {
     }
 }
 
+/// What the files below a directory take in bytes, so many levels deep. Links are not followed.
+fn taken(directory: &Path, levels: u32) -> u64 {
+    let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
+    let sizes = entries.filter_map(|entry| {
+        let found = entry.metadata().ok()?;
+        let below = if found.is_dir() && levels > 1 { taken(&entry.path(), levels - 1) } else { 0 };
+        Some(found.blocks() * 512 + below)
+    });
+    sizes.sum()
+}
+
 /// An error of the file system, with what to do about it.
 pub(super) fn trouble(what: &str, path: &Path, error: &std::io::Error) -> PortError {
     let told = PortError::unavailable(format!("{} can't be {what}: {error}", path.display()));
@@ -260,7 +280,12 @@ pub(super) fn trouble(what: &str, path: &Path, error: &std::io::Error) -> PortEr
 fn sync_directory_of(file: &Path) -> Result<(), PortError> {
     let Some(directory) = file.parent() else { return Ok(()) };
     let synced = File::open(directory).and_then(|directory| directory.sync_all());
-    synced.map_err(|error| trouble("written to the disk", directory, &error))
+    synced.map_err(|error| not_durable(directory, &error))
+}
+
+fn not_durable(path: &Path, error: &std::io::Error) -> PortError {
+    PortError::not_durable(format!("{} could not be made durable: {error}", path.display()))
+        .help("see to the disk, then restart factoryd, which verifies first")
 }
 
 fn file_name(disk: &DiskId) -> Result<String, PortError> {
@@ -279,6 +304,7 @@ mod tests {
     use std::process::Command;
 
     use super::*;
+    use crate::engine::ports::PortErrorKind;
 
     fn create(file: &Path, backing: Option<&Path>) {
         let mut made = Command::new("qemu-img");
@@ -299,6 +325,12 @@ mod tests {
         let (layer, sealed) = (state.path().join("machines/layer.qcow2"), DiskId::new("sealed-1"));
         create(&layer, Some(&disks.file(&base).expect("a file")));
         assert!(!disks.has(&sealed).expect("looked"));
+        assert_eq!(disks.written().expect("a list"), [], "nothing is under way");
+        let under_way = disks.of_build(BuildNo(7)).join("provision");
+        std::fs::create_dir_all(&under_way).expect("made");
+        std::fs::write(under_way.join("disk.qcow2"), [1; 1 << 16]).expect("written");
+        let written = disks.written().expect("a list");
+        assert!(matches!(written[..], [(BuildNo(7), bytes)] if bytes >= 1 << 16), "{written:?}");
         assert!(disks.keep_layer(&layer, &sealed).await.expect("kept") > 0);
         assert!(disks.has(&sealed).expect("looked"));
         assert!(disks.refuse_if_there(&sealed).is_err());
@@ -308,6 +340,17 @@ mod tests {
         disks.remove(&sealed).expect("removed");
         disks.remove(&sealed).expect("twice is success");
         assert!(disks.existing(&sealed).expect_err("gone").message.contains("is not there"));
+    }
+
+    #[test]
+    fn a_disk_whose_sync_fails_is_kept_nowhere_and_says_that_nothing_is_known_of_it() {
+        let state = tempfile::tempdir().expect("a directory");
+        let place = state.path().join("kept.qcow2");
+        // A file that the kernel makes up can't be synced.
+        let error = keep(Path::new("/proc/self/status"), &place).expect_err("refused");
+        assert_eq!(error.kind, PortErrorKind::NotDurable);
+        assert!(error.message.starts_with("/proc/self/status could not be made durable: "), "{error}");
+        assert!(!place.exists());
     }
 
     #[test]

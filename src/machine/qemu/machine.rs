@@ -1,6 +1,6 @@
 //! A machine of the embedded driver: its guest, how it is sealed, how it is taken away.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,16 +19,30 @@ const SHUTDOWN: Duration = Duration::from_secs(150);
 /// How long is waited for QEMU's end before a lost connection is explained.
 const EXPLAIN: Duration = Duration::from_secs(3);
 
+/// The file of a machine's own layer, and of the one that is attached.
+pub(super) const LAYER: &str = "disk.qcow2";
+pub(super) const ATTACHED_LAYER: &str = "attached.qcow2";
+/// The serial number of an attached disk.
+pub(super) const SERIAL: &str = "factoryd-attached";
+
 /// A machine under way.
 #[derive(Debug)]
 pub(super) struct QemuMachine {
     guest: QemuGuest,
     access: Access,
-    /// Its directory, with the writable layer as `disk.qcow2`.
-    directory: PathBuf,
-    disks: Disks,
-    /// The disk that the layer lies on.
-    backing: DiskId,
+    place: Place,
+}
+
+/// Where a machine has its disks.
+#[derive(Debug)]
+pub(super) struct Place {
+    /// Its directory, with the writable layer as `disk.qcow2`, and the attached one as `attached.qcow2`.
+    pub(super) directory: PathBuf,
+    pub(super) disks: Disks,
+    /// The disk that its own layer lies on.
+    pub(super) backing: DiskId,
+    /// The disk that the attached layer lies on.
+    pub(super) attached: Option<DiskId>,
 }
 
 /// A guest whose errors say what became of its machine.
@@ -39,15 +53,8 @@ struct QemuGuest {
 }
 
 impl QemuMachine {
-    pub(super) fn new(
-        session: SshSession,
-        vm: Vm,
-        access: Access,
-        directory: PathBuf,
-        disks: Disks,
-        backing: DiskId,
-    ) -> Self {
-        Self { guest: QemuGuest { session, vm: Arc::new(vm) }, access, directory, disks, backing }
+    pub(super) fn new(session: SshSession, vm: Vm, access: Access, place: Place) -> Self {
+        Self { guest: QemuGuest { session, vm: Arc::new(vm) }, access, place }
     }
 
     async fn remove_identity(&self, lines: &Lines, wait: &Wait) -> Result<(), PortError> {
@@ -93,18 +100,40 @@ impl Machine for QemuMachine {
     }
 
     async fn seal(&mut self, keep: &DiskId, lines: &Lines, wait: &Wait) -> Result<SealedDisk, PortError> {
-        self.disks.refuse_if_there(keep)?;
+        self.place.disks.refuse_if_there(keep)?;
         self.remove_identity(lines, wait).await?;
         self.shut_down(lines, wait).await?;
-        let bytes = self.disks.keep_layer(&self.directory.join("disk.qcow2"), keep).await?;
-        let backing = self.disks.chain(&self.backing)?;
+        let kept = self.place.keep(LAYER, &self.place.backing, keep).await?;
         self.destroy().await?;
-        Ok(SealedDisk { disk: keep.clone(), bytes, backing })
+        Ok(kept)
+    }
+
+    fn attached(&self) -> Option<&str> {
+        self.place.attached.as_ref().map(|_| SERIAL)
+    }
+
+    async fn keep_attached(&mut self, keep: &DiskId, lines: &Lines, wait: &Wait) -> Result<SealedDisk, PortError> {
+        let Some(backing) = self.place.attached.clone() else {
+            return Err(PortError::refused("no disk is attached to the machine"));
+        };
+        self.place.disks.refuse_if_there(keep)?;
+        self.shut_down(lines, wait).await?;
+        let kept = self.place.keep(ATTACHED_LAYER, &backing, keep).await?;
+        self.destroy().await?;
+        Ok(kept)
     }
 
     async fn destroy(&mut self) -> Result<(), PortError> {
         self.guest.vm.kill().await;
-        self.disks.remove_of_build(&self.directory)
+        self.place.disks.remove_of_build(&self.place.directory)
+    }
+}
+
+impl Place {
+    /// Keeps a layer of a machine that has ended.
+    async fn keep(&self, layer: &str, backing: &DiskId, keep: &DiskId) -> Result<SealedDisk, PortError> {
+        let bytes = self.disks.keep_layer(&self.directory.join(layer), keep).await?;
+        Ok(SealedDisk { disk: keep.clone(), bytes, backing: self.disks.chain(backing)? })
     }
 }
 
@@ -121,12 +150,20 @@ impl QemuGuest {
                 PortError::unavailable(format!("QEMU ended during {what} with {exit}: {said}"))
                     .help(self.vm.console.last())
             }
-            Ok(State::Stuck(event)) => PortError::unavailable(format!("the guest stood still during {what}: {event}"))
-                .help(self.vm.console.last()),
+            Ok(State::Stuck(event)) => self.stood_still(&event, what),
             Ok(State::Running) | Err(_) => {
                 let help = format!("{}; {}", error.help, self.vm.console.last());
                 error.help(help)
             }
+        }
+    }
+
+    /// A guest whose processors were stopped: nobody lets them go on.
+    fn stood_still(&self, event: &str, what: &str) -> PortError {
+        let error = PortError::unavailable(format!("the guest stood still during {what}: {event}"));
+        match event.starts_with("BLOCK_IO_ERROR") {
+            true => error.help("its disk can't be written on the factory host: make room (factoryd gc, a larger disk)"),
+            false => error.help(self.vm.console.last()),
         }
     }
 }
@@ -140,13 +177,17 @@ impl Guest for QemuGuest {
         lines: &Lines,
         wait: &Wait,
     ) -> Result<Exit, PortError> {
-        match self.session.run(command, env, lines, wait).await {
-            Ok(exit) => Ok(exit),
-            Err(error) => Err(self.explain(error, "a command").await),
+        tokio::select! {
+            biased;
+            ended = self.session.run(command, env, lines, wait) => match ended {
+                Ok(exit) => Ok(exit),
+                Err(error) => Err(self.explain(error, "a command").await),
+            },
+            event = self.vm.stuck() => Err(self.stood_still(&event, "a command")),
         }
     }
 
-    async fn upload(&self, from: &std::path::Path, to: &str, mode: Option<u32>, wait: &Wait) -> Result<(), PortError> {
+    async fn upload(&self, from: &Path, to: &str, mode: Option<u32>, wait: &Wait) -> Result<(), PortError> {
         match self.session.upload(from, to, mode, wait).await {
             Ok(()) => Ok(()),
             Err(error) => Err(self.explain(error, "the copying of files").await),

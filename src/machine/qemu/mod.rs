@@ -44,7 +44,7 @@ use crate::blocking;
 use crate::domain::id::{BuildNo, DiskId, DriverName};
 use crate::domain::image::ImageCopy;
 use crate::engine::ports::{
-    Base, BaseSource, Driver, ImageOrder, Lines, Machine, MachineOrder, PortError, PublishedCopy, Wait,
+    Base, BaseSource, DiskUse, Driver, ImageOrder, Lines, Machine, MachineOrder, PortError, PublishedCopy, Wait,
 };
 
 /// How long a question to a program on the host may take.
@@ -143,7 +143,7 @@ impl Driver for Qemu {
         let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
         Ok(vec![
             pair("accelerator", accelerator.word()),
-            pair("cpu", args::CPU),
+            pair("cpu", accelerator.processor()),
             pair("machine", args::MACHINE),
             pair("qemu", &version),
         ])
@@ -202,6 +202,11 @@ impl Driver for Qemu {
         let (file, _) = self.disks.existing(disk)?;
         let opened = std::fs::File::open(&file).map_err(|error| disks::trouble("opened", &file, &error))?;
         Ok(Box::new(tokio::fs::File::from_std(opened)))
+    }
+
+    async fn disk_use(&self) -> Result<Option<DiskUse>, PortError> {
+        let (disks, room) = (self.disks.clone(), self.room.clone());
+        blocking::run(move || Ok(Some(DiskUse { free: room.free()?, written: disks.written()? }))).await
     }
 
     async fn remove(&self, disk: &DiskId) -> Result<(), PortError> {

@@ -18,12 +18,17 @@ impl Room {
         Self { state: state.into(), keep }
     }
 
-    /// Refuses to begin what takes more bytes than there are. Builds that run side by side look at the same bytes, so this
-    /// holds the hopeless off and not every shortage.
-    pub(super) fn require(&self, bytes: u64, what: &str) -> Result<(), PortError> {
+    /// Bytes free.
+    pub(super) fn free(&self) -> Result<u64, PortError> {
         let stat =
             rustix::fs::statvfs(&self.state).map_err(|error| trouble("looked at", &self.state, &error.into()))?;
-        let free = stat.f_bavail.saturating_mul(stat.f_frsize);
+        Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
+    }
+
+    /// Refuses to begin what takes more bytes than there are. Those that begin side by side look at the same bytes, so
+    /// this holds the hopeless off and not every shortage; while builds run, the engine looks on.
+    pub(super) fn require(&self, bytes: u64, what: &str) -> Result<(), PortError> {
+        let free = self.free()?;
         if free >= self.keep.saturating_add(bytes) {
             return Ok(());
         }

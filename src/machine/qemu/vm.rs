@@ -4,11 +4,12 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde_json::{Value, json};
 use tokio::net::UnixListener;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use super::args::{Hardware, PROGRAM};
+use super::args::{ATTACHED, Hardware, PROGRAM};
 use super::console::Console;
 use super::qmp::{self, Qmp};
 use crate::engine::ports::{Exit, Lines, PortError, Wait};
@@ -37,9 +38,13 @@ pub(super) struct Vm {
     /// The guest's console.
     pub(super) console: Arc<Console>,
     state: watch::Receiver<State>,
+    commands: mpsc::Sender<Command>,
     stop: CancellationToken,
     _stop_when_dropped: DropGuard,
 }
+
+/// A command for QEMU's monitor, and where its answer goes.
+type Command = (&'static str, Value, oneshot::Sender<Result<Value, PortError>>);
 
 impl Vm {
     /// Starts QEMU and waits until it says where the guest's ports are.
@@ -65,8 +70,9 @@ impl Vm {
         };
         let (report, state) = watch::channel(State::Running);
         let stop = CancellationToken::new();
-        tokio::spawn(supervise(running, qmp, stop.clone(), report, errors));
-        Ok(Self { forwards, console, state, stop: stop.clone(), _stop_when_dropped: stop.drop_guard() })
+        let (commands, asked) = mpsc::channel(1);
+        tokio::spawn(supervise(running, (qmp, asked), stop.clone(), report, errors));
+        Ok(Self { forwards, console, state, commands, stop: stop.clone(), _stop_when_dropped: stop.drop_guard() })
     }
 
     /// Where the host reaches a guest's port on its loopback.
@@ -75,6 +81,22 @@ impl Vm {
         found.ok_or_else(|| {
             PortError::unavailable(format!("QEMU does not say where the guest's port {guest} is reached"))
         })
+    }
+
+    /// Plugs in the layer that is there for it, while the guest runs. The guest finds the disk by its serial number.
+    pub(super) async fn plug(&self, serial: &str, wait: &Wait) -> Result<(), PortError> {
+        let device = json!({"driver": "virtio-blk-pci", "drive": ATTACHED, "serial": serial});
+        self.ask("device_add", device, wait).await
+    }
+
+    async fn ask(&self, command: &'static str, arguments: Value, wait: &Wait) -> Result<(), PortError> {
+        let gone = || PortError::unavailable(format!("QEMU ended before it could do {command}"));
+        let asked = async {
+            let (reply, answer) = oneshot::channel();
+            self.commands.send((command, arguments, reply)).await.map_err(|_| gone())?;
+            answer.await.map_err(|_| gone())?
+        };
+        wait.within(START).run("asking QEMU", asked).await.map(drop)
     }
 
     /// What became of it so far.
@@ -87,6 +109,18 @@ impl Vm {
         let mut state = self.state.clone();
         let over = state.wait_for(|state| *state != State::Running).await.map(|state| state.clone());
         over.unwrap_or_else(|_| State::Ended(Exit::Code(-1), "its watcher has ended".to_owned()))
+    }
+
+    /// Waits until the guest's processors stand still while its process goes on, and says why. May be dropped and called
+    /// again.
+    pub(super) async fn stuck(&self) -> String {
+        let mut state = self.state.clone();
+        let stuck = state.wait_for(|state| matches!(state, State::Stuck(_))).await.map(|state| state.clone());
+        match stuck {
+            Ok(State::Stuck(event)) => event,
+            // Its end is for others to tell.
+            _ => std::future::pending().await,
+        }
     }
 
     /// Waits until the process has ended.
@@ -143,7 +177,7 @@ fn not_started(exit: &Exit, text: &str) -> PortError {
 
 async fn supervise(
     mut running: Running,
-    mut qmp: Qmp,
+    (mut qmp, mut commands): (Qmp, mpsc::Receiver<Command>),
     stop: CancellationToken,
     report: watch::Sender<State>,
     errors: Arc<LastLines>,
@@ -158,13 +192,25 @@ async fn supervise(
                 break Ok(Exit::Signal("TERM".to_owned()));
             }
             exit = running.wait() => break exit,
+            Some((command, arguments, reply)) = commands.recv() => {
+                // A QEMU that does not answer is ended all the same.
+                let answer = tokio::select! {
+                    biased;
+                    () = stop.cancelled() => continue,
+                    answer = qmp.execute(command, arguments) => answer,
+                };
+                // Who asked may be gone.
+                let _sent = reply.send(answer);
+            }
             event = qmp.event(), if listening => match event {
                 Ok(event) => {
                     tracing::debug!(event, "QEMU");
                     let stuck = event.starts_with("STOP") || event.starts_with("GUEST_PANICKED");
                     // A guest that shuts down is stopped for a moment before QEMU ends.
                     if stuck && !events.iter().any(|event| event.starts_with("SHUTDOWN")) {
-                        report.send_replace(State::Stuck(event.clone()));
+                        // What the processors were stopped for is said before.
+                        let why = events.last().filter(|event| event.starts_with("BLOCK_IO_ERROR"));
+                        report.send_replace(State::Stuck(why.unwrap_or(&event).clone()));
                     }
                     if !event.starts_with("NIC_RX") && events.len() < 16 {
                         events.push(event);

@@ -1,9 +1,10 @@
 //! The `{{ … }}` of packer's templates: the functions that templates use, over the user variables.
 //!
 //! A text comes out in pieces, so that it stays known which of them the bundle brought in, which wait for the build, and
-//! which only packer could fill in. Go's own words (`if`, `range`, `printf` …) are refused by name.
+//! which only packer could fill in. Of Go's own words `if` is understood; `range`, `with`, `printf` … are refused by name.
 
-use super::super::fault::quoted;
+use super::conditions::{Branches, Control, compare, control, truth};
+use super::refused;
 use super::syntax::{Argument, Expression, Parser, action, is_comment, trims};
 use super::variables::Variables;
 use crate::domain::expression::Text;
@@ -83,6 +84,8 @@ impl Rendered {
 
     /// The parts between commas. None of nothing.
     pub(super) fn at_commas(self) -> Vec<Self> {
+        // So many parts need not each know where they come from: they count together.
+        const KNOWING: usize = 100;
         let origins = self.origins;
         let mut parts = vec![Self { pieces: Vec::new(), origins: origins.clone() }];
         for piece in self.pieces {
@@ -97,7 +100,8 @@ impl Rendered {
             };
             for (index, piece) in texts.into_iter().enumerate() {
                 if index > 0 {
-                    parts.push(Self { pieces: Vec::new(), origins: origins.clone() });
+                    let origins = if parts.len() < KNOWING { origins.clone() } else { Vec::new() };
+                    parts.push(Self { pieces: Vec::new(), origins });
                 }
                 if let Some(last) = parts.last_mut() {
                     last.push(Self { pieces: vec![piece], origins: Vec::new() });
@@ -105,6 +109,17 @@ impl Rendered {
             }
         }
         if parts.len() == 1 && parts[0].pieces.is_empty() { Vec::new() } else { parts }
+    }
+
+    /// What it takes: its characters, and one for each piece and origin.
+    fn weight(&self) -> usize {
+        let of = |piece: &Piece| match piece {
+            Piece::Literal(text) => 1 + text.len(),
+            Piece::Given(name, text) => 1 + name.len() + text.to_string().len(),
+            Piece::Env(name) | Piece::Field(name) | Piece::Changing(name) => 1 + name.len(),
+            Piece::Directory => 1,
+        };
+        self.origins.len() + self.pieces.iter().map(of).sum::<usize>()
     }
 
     /// Plain characters behind this.
@@ -238,6 +253,7 @@ pub(super) fn render(text: &str, scope: Scope<'_>) -> Result<Rendered, Trouble> 
     let mut rendered = Rendered::default();
     let mut rest = text;
     let mut trim_next = false;
+    let mut branches = Branches::default();
     while let Some(open) = rest.find("{{") {
         let (inside, after) = action(&rest[open..])?;
         let mut literal = &rest[..open];
@@ -248,20 +264,62 @@ pub(super) fn render(text: &str, scope: Scope<'_>) -> Result<Rendered, Trouble> 
         if trims_before {
             literal = literal.trim_end();
         }
-        rendered.push_str(literal);
+        if branches.stands() {
+            rendered.push_str(literal);
+        }
         let piece = &rest[open..rest.len() - after.len()];
         if !is_comment(inside) {
-            let expression = Parser::new(inside, piece).expression()?;
-            rendered.push(evaluate(&expression, scope, piece)?.into_text());
+            step(inside, piece, scope, &mut branches, &mut rendered)?;
         }
         (rest, trim_next) = (after, trims_after);
     }
+    branches.finish(text)?;
     rendered.push_str(if trim_next { rest.trim_start() } else { rest });
     Ok(rendered)
 }
 
+/// Follows one action.
+fn step(
+    inside: &str,
+    piece: &str,
+    scope: Scope<'_>,
+    branches: &mut Branches,
+    rendered: &mut Rendered,
+) -> Result<(), Trouble> {
+    let mut holds = |condition: &str, decides: bool| {
+        let expression = Parser::new(condition, piece).expression()?;
+        if !decides {
+            return Ok(false);
+        }
+        let (holds, origins) = truth(evaluate(&expression, scope, piece)?, piece)?;
+        rendered.origins.extend(origins);
+        Ok(holds)
+    };
+    match control(inside) {
+        Control::If(condition) => {
+            let holds = holds(condition, branches.stands())?;
+            branches.begin(holds);
+        }
+        Control::ElseIf(condition) => {
+            let holds = holds(condition, branches.is_open())?;
+            branches.other(Some(holds), piece)?;
+        }
+        Control::Else => branches.other(None, piece)?,
+        Control::End => branches.end(piece)?,
+        Control::Output => {
+            let expression = Parser::new(inside, piece).expression()?;
+            if branches.stands() {
+                let text = evaluate(&expression, scope, piece)?.into_text();
+                scope.variables.spend(text.weight(), piece)?;
+                rendered.push(text);
+            }
+        }
+    }
+    Ok(())
+}
+
 /// The functions that are understood.
-const FUNCTIONS: [&str; 15] = [
+const FUNCTIONS: [&str; 22] = [
     "user",
     "env",
     "build_name",
@@ -277,17 +335,29 @@ const FUNCTIONS: [&str; 15] = [
     "split",
     "replace",
     "replace_all",
+    "eq",
+    "ne",
+    "not",
+    "and",
+    "or",
+    "true",
+    "false",
 ];
 
-enum Val {
+/// What an expression gives.
+#[derive(Clone)]
+pub(super) enum Val {
     Text(Rendered),
     Number(i64),
+    /// True or false, and what of the bundle decides that.
+    Bool(bool, Vec<Origin>),
 }
 
 impl Val {
-    fn into_text(self) -> Rendered {
+    pub(super) fn into_text(self) -> Rendered {
         match self {
             Self::Text(text) => text,
+            Self::Bool(value, origins) => Rendered { origins, ..Rendered::literal(value.to_string()) },
             Self::Number(number) => Rendered::literal(number.to_string()),
         }
     }
@@ -310,7 +380,7 @@ fn call(command: &[Argument], last: Option<Val>, scope: Scope<'_>, piece: &str) 
         other => return value(other, scope, piece),
     };
     if !FUNCTIONS.contains(&name.as_str()) {
-        return Err(unknown(name, piece));
+        return Err(refused::function(name, piece));
     }
     let mut arguments = rest.iter().map(|argument| value(argument, scope, piece)).collect::<Result<Vec<_>, _>>()?;
     arguments.extend(last);
@@ -368,7 +438,8 @@ fn function(name: &str, arguments: Vec<Val>, scope: Scope<'_>, piece: &str) -> R
             one(arguments)?.map(name, change).map(Val::Text).map_err(wrong)
         }
         "split" | "replace" | "replace_all" => change(name, arguments, piece).map(Val::Text),
-        _ => Err(unknown(name, piece)),
+        "eq" | "ne" | "not" | "and" | "or" | "true" | "false" => compare(name, arguments, piece),
+        _ => Err(refused::function(name, piece)),
     }
 }
 
@@ -391,6 +462,7 @@ fn change(name: &str, arguments: Vec<Val>, piece: &str) -> Result<Rendered, Trou
     let texts = |value: &Val| match value {
         Val::Text(text) => text.shown(),
         Val::Number(number) => number.to_string(),
+        Val::Bool(value, _) => value.to_string(),
     };
     match (name, arguments.as_slice()) {
         ("split", [Val::Text(text), separator, Val::Number(index)]) => {
@@ -417,24 +489,4 @@ fn change(name: &str, arguments: Vec<Val>, piece: &str) -> Result<Rendered, Trou
         }
         _ => Err(wrong(format!("`{name}` is given something else than it takes"))),
     }
-}
-
-fn unknown(name: &str, piece: &str) -> Trouble {
-    let help = match name {
-        "consul_key" | "vault" | "aws_secretsmanager" => {
-            "secrets come from the configuration, by `secrets:` of a host step; templates can't fetch them"
-        }
-        "build" => "what packer's builder knows of its machine is not known when a template is read",
-        "packer_version" => "packer is not run, so it has no version",
-        "sed" => "packer knows it no more; use `replace` or `replace_all`",
-        "clean_resource_name" | "clean_image_name" | "clean_ami_name" => "it belongs to a builder of another cloud",
-        "if" | "else" | "end" | "range" | "with" | "define" | "template" | "block" => {
-            "templates are read without Go's control words: write a provisioner with `only` or `except`"
-        }
-        _ => {
-            "known are user, env, build_name, build_type, template_dir, pwd, isotime, timestamp, uuid, upper, lower, \
-              split, replace, replace_all"
-        }
-    };
-    Trouble::new(piece, format!("the template function {} is not understood", quoted(name)), help)
 }

@@ -13,6 +13,7 @@
 mod ansible;
 mod ansible_local;
 mod builders;
+mod conditions;
 mod engine;
 mod files;
 mod json;
@@ -27,6 +28,7 @@ mod variables;
 
 use std::sync::Arc;
 
+use super::build_script;
 use super::fault::{Fault, Source, Span, did_you_mean, quoted};
 use super::node::{Kind, Node};
 use super::reader::Need;
@@ -52,10 +54,13 @@ const ROOT: [&str; 9] = [
     "variables",
     "sensitive-variables",
     "description",
-    "min_version",
+    "min_packer_version",
     "push",
     "error-cleanup-provisioner",
 ];
+
+/// The most bytes of the templates of one bundle, with what their expressions expand to.
+pub(super) const MOST_EXPANDED: usize = 8 << 20;
 
 /// A template file, parsed and not yet read for a bundle.
 #[derive(Debug)]
@@ -79,6 +84,8 @@ pub(super) struct Order<'a> {
     pub(super) variables: Vec<(String, Text)>,
     /// What the pipeline gives as environment.
     pub(super) environment: Vec<(String, Text)>,
+    /// How much of [`MOST_EXPANDED`] is left, in bytes.
+    pub(super) room: usize,
 }
 
 /// What a template says for one bundle.
@@ -94,6 +101,8 @@ pub(super) struct Expanded {
     pub(super) machine: Machine,
     /// The playbooks that run on the host.
     pub(super) remotes: Vec<Remote>,
+    /// What it took of the room, in bytes.
+    pub(super) weight: usize,
     /// Whether the flavor of the vars has no effect, since the template does not declare the variable it is given by.
     pub(super) flavor_is_dead: bool,
     /// What is wrong.
@@ -136,8 +145,15 @@ impl Template {
             expanded.faults.push(self.source.fault(root.span, "wrong-type", "a template is a map"));
             return expanded;
         };
+        let Some(room) = order.room.checked_sub(self.source.text().len()) else {
+            expanded.weight = order.room;
+            let message = format!("the templates of a bundle are larger than {} MiB", MOST_EXPANDED >> 20);
+            let fault = self.source.fault(root.span, "too-large", message);
+            expanded.faults.push(fault.with_help("name each template once, or a smaller one"));
+            return expanded;
+        };
         check_root(&self.source, entries, &mut expanded.faults);
-        let variables = self.variables(root, order, &mut expanded);
+        let variables = self.variables(root, (order, room), &mut expanded);
         let builders = self.builders(root, &mut expanded);
         let chosen = self.chosen(root, &builders, order, &mut expanded);
         let names: Vec<String> = builders.iter().map(|builder| builder.name.clone()).collect();
@@ -163,7 +179,7 @@ impl Template {
         if let Some(builder) = chosen {
             reader.inputs.push(Input::value("packer builder", format!("{} {}", builder.name, builder.kind)));
         }
-        let (steps, remotes) = provisioners::read(&mut reader, root.get("provisioners"), &names);
+        let (steps, remotes) = provisioners::read(&mut reader, section(root, "provisioners"), &names);
         expanded.steps = steps;
         self.rest(&mut reader, root, &names);
         self.undeclared(&mut reader, &variables);
@@ -172,6 +188,7 @@ impl Template {
             names: remote.names,
             named_at: format!("{}:{}", self.source.name(), remote.span.line),
         };
+        expanded.weight = order.room - variables.room();
         expanded.remotes = remotes.into_iter().map(named_at).collect();
         expanded.inputs = boot.into_iter().map(|input| (Stage::Boot, input)).collect();
         expanded.inputs.extend(reader.inputs.into_iter().map(|input| (Stage::Provision, input)));
@@ -180,7 +197,12 @@ impl Template {
         expanded
     }
 
-    fn variables<'n>(&self, root: &'n Node, order: &Order<'_>, expanded: &mut Expanded) -> Variables<'n> {
+    fn variables<'n>(
+        &self,
+        root: &'n Node,
+        (order, room): (&Order<'_>, usize),
+        expanded: &mut Expanded,
+    ) -> Variables<'n> {
         let mut given = todays(&self.path.parent(), order);
         let from_pipeline = |(name, text): &(String, Text)| {
             let piece = Piece::Given(format!("pipeline {name}"), text.clone());
@@ -189,8 +211,8 @@ impl Template {
         let flavor = if is_os(&self.path.parent()) { "build_flavor" } else { "factory_flavor" };
         given.extend(order.variables.iter().map(from_pipeline));
         let environment = order.environment.iter().map(from_pipeline).collect();
-        let node = root.get("variables");
-        let variables = Variables::read(&self.source, node, given, environment, &mut expanded.faults);
+        let node = section(root, "variables");
+        let variables = Variables::read(&self.source, node, given, environment, room, &mut expanded.faults);
         for (name, _) in order.variables.iter().filter(|(name, _)| !variables.declares(name)) {
             let message = format!("the pipeline gives the variable {}, which no template declares", quoted(name));
             let span = node.map(|node| node.span).unwrap_or_default();
@@ -203,7 +225,7 @@ impl Template {
     }
 
     fn builders<'n>(&self, root: &'n Node, expanded: &mut Expanded) -> Vec<Builder<'n>> {
-        let Some(node) = root.get("builders") else {
+        let Some(node) = section(root, "builders") else {
             let fault = self.source.fault(root.span, "missing-key", "the template lacks `builders`");
             expanded.faults.push(fault.with_help("it names one builder: `openstack` or `qemu`"));
             return Vec::new();
@@ -221,7 +243,7 @@ impl Template {
         order: &Order<'_>,
         expanded: &mut Expanded,
     ) -> Option<&'b Builder<'n>> {
-        let span = root.get("builders").map_or(root.span, |node| node.span);
+        let span = section(root, "builders").map_or(root.span, |node| node.span);
         let names = builders.iter().map(|builder| builder.name.as_str()).collect::<Vec<_>>().join(", ");
         let chosen = match (&order.builder, builders) {
             (Some(wanted), _) => {
@@ -266,19 +288,18 @@ impl Template {
 
     /// What of the root has an effect besides.
     fn rest(&self, reader: &mut Reader<'_>, root: &Node, names: &[String]) {
-        if let Some(node) = root.get("post-processors") {
+        if let Some(node) = section(root, "post-processors") {
             refused::post_processors(reader, node, names);
         }
-        let effects = [
-            ("error-cleanup-provisioner", "a failed build's machine is removed, and its log and console are archived"),
-            ("sensitive-variables", "secrets come from the configuration, by `secrets:` of a host step"),
-        ];
-        for (name, help) in effects {
-            if let Some(span) = root_key(root, name)
-                && !root.get(name).is_some_and(|node| matches!(&node.kind, Kind::List(items) if items.is_empty()))
-            {
-                reader.fault(span, "unsupported-key", format!("`{name}` is not understood"), help);
-            }
+        if let Some(span) = section(root, "error-cleanup-provisioner").and(root_key(root, "error-cleanup-provisioner"))
+        {
+            let help = "a failed build's machine is removed, and its log and console are archived";
+            reader.fault(span, "unsupported-key", "`error-cleanup-provisioner` is not understood", help);
+        }
+        let hides = |node: &Node| !matches!(&node.kind, Kind::List(items) if items.is_empty());
+        if let Some(span) = section(root, "sensitive-variables").filter(|node| hides(node)).map(|node| node.span) {
+            let help = "secrets come from the configuration, by `secrets:` of a host step";
+            reader.warning(span, "sensitive-variables", "the values of `sensitive-variables` stand in the log", help);
         }
     }
 
@@ -295,9 +316,19 @@ impl Template {
     }
 }
 
-fn root_key(root: &Node, name: &str) -> Option<Span> {
+/// A key of the root and its value. Names are told apart as packer does, without regard to case; `null` is nothing.
+fn root_entry<'n>(root: &'n Node, name: &str) -> Option<&'n (super::node::Key, Node)> {
     let Kind::Map(entries) = &root.kind else { return None };
-    entries.iter().find(|(key, _)| key.text == name).map(|(key, _)| key.span)
+    let found = entries.iter().find(|(key, _)| key.text.eq_ignore_ascii_case(name));
+    found.filter(|(_, node)| !matches!(node.kind, Kind::Scalar { value: Value::Null, .. }))
+}
+
+fn section<'n>(root: &'n Node, name: &str) -> Option<&'n Node> {
+    root_entry(root, name).map(|(_, node)| node)
+}
+
+fn root_key(root: &Node, name: &str) -> Option<Span> {
+    root_entry(root, name).map(|(key, _)| key.span)
 }
 
 /// The root's keys: those of packer, and comments, which begin with `_` and are texts.
@@ -309,7 +340,7 @@ fn check_root(source: &Source, entries: &[(super::node::Key, Node)], faults: &mu
                     source.fault(node.span, "wrong-type", format!("the comment {} takes a text", quoted(&key.text)));
                 faults.push(fault.with_help("packer refuses other values of keys that begin with `_`"));
             }
-        } else if !ROOT.contains(&key.text.as_str()) {
+        } else if !ROOT.iter().any(|name| name.eq_ignore_ascii_case(&key.text)) {
             let meant = did_you_mean(&key.text, ROOT).map(|meant| format!("did you mean `{meant}`?"));
             let fault =
                 source.fault(key.span, "unknown-key", format!("unknown key {} in a template", quoted(&key.text)));
@@ -340,8 +371,11 @@ fn todays(directory: &RepoPath, order: &Order<'_>) -> Vec<(String, Rendered)> {
     if let Some((image, origin)) = value("bundle", "img_base") {
         give("source_image", Text::literal(image), vec![origin]);
     }
+    let by_script = scope.get("vars").and_then(build_script::image_name);
     if let Some((name, origin)) = value("vars", "bundle_target_name") {
         give("image_name", Text::literal(name), vec![origin]);
+    } else if let Some((name, input)) = by_script {
+        give("image_name", name, vec![Origin::Value(input)]);
     } else if let Some((name, origin)) = value("bundle", "name") {
         let stamp = Text::parse("{{ build.stamp }}").unwrap_or_else(|_| Text::literal(""));
         give("image_name", Text::concat([Text::literal(format!("{name}-")), stamp]), vec![origin]);

@@ -1,7 +1,8 @@
-//! Provisioners and post-processors that are refused by name, each with the steps that do the same.
+//! Functions, provisioners and post-processors that are refused by name, each with the steps that do the same.
 
 use super::super::fault::quoted;
 use super::super::node::{Kind, Node};
+use super::engine::Trouble;
 use super::keys::{Keys, Reader};
 use super::provisioners::names;
 
@@ -116,4 +117,25 @@ fn post_processor(reader: &mut Reader<'_>, item: &Node, builders: &[String]) {
         format!("the post-processor {} is not understood", quoted(&kind)),
         help,
     );
+}
+
+/// What is said of a function of Go's or packer's that is not understood.
+pub(super) fn function(name: &str, piece: &str) -> Trouble {
+    let help = match name {
+        "consul_key" | "vault" | "aws_secretsmanager" => {
+            "secrets come from the configuration, by `secrets:` of a host step; templates can't fetch them"
+        }
+        "build" => "what packer's builder knows of its machine is not known when a template is read",
+        "packer_version" => "packer is not run, so it has no version",
+        "sed" => "packer knows it no more; use `replace` or `replace_all`",
+        "clean_resource_name" | "clean_image_name" | "clean_ami_name" => "it belongs to a builder of another cloud",
+        "range" | "with" | "define" | "template" | "block" => {
+            "of Go's control words only `if`, `else` and `end` are understood: write it out"
+        }
+        _ => {
+            "known are user, env, build_name, build_type, template_dir, pwd, isotime, timestamp, uuid, upper, lower, \
+              split, replace, replace_all, if, eq, ne, not, and, or"
+        }
+    };
+    Trouble::new(piece, format!("the template function {} is not understood", quoted(name)), help)
 }

@@ -344,6 +344,65 @@ fn inputs_of(forest: &Forest, stage: Stage) -> Vec<String> {
 }
 
 #[test]
+fn branches_are_taken_as_go_takes_them() {
+    let shell = |text: &str| {
+        let line = format!(r#"{{ "type": "shell", "inline": ["{}"] }}"#, text.replace('"', "\\\""));
+        let template = with(&line).replace("\"variables\": {", r#""variables": { "set": "x", "unset": "", "#);
+        match steps(&template).remove(0).action {
+            Action::Shell { text, .. } => text.to_string(),
+            other => panic!("no shell: {other:?}"),
+        }
+    };
+    for (text, said) in [
+        ("a{{ if user `set` }}b{{ end }}c", "abc"),
+        ("a{{ if user `unset` }}b{{ end }}c", "ac"),
+        ("{{ if user `unset` }}a{{ else if eq (user `set`) `y` `x` }}b{{ else }}c{{ end }}", "b"),
+        ("{{ if ne build_type `openstack` }}a{{ else if user `unset` }}b{{ else }}c{{ end }}", "c"),
+        ("{{ if and (user `set`) (not (user `unset`)) -}} a {{- if false }}b{{ else }}c{{ end }}{{ end }}", "ac"),
+        ("{{ or (user `unset`) `d` }}{{ if 0 }}e{{ end }}", "d"),
+    ] {
+        assert_eq!(shell(text), said, "{text}");
+    }
+    let told = |text: &str| told(&with(&format!(r#"{{ "type": "shell", "inline": ["{text}"] }}"#))).join("\n");
+    assert!(told("{{ if true }}").ends_with("an `if` has no `end`"), "{}", told("{{ if true }}"));
+    assert!(told("a{{ end }}").ends_with("an `end` has no `if`"), "{}", told("a{{ end }}"));
+    assert!(told("{{ if timestamp }}a{{ end }}").ends_with("what only the build knows"));
+    assert!(told("{{ range user `x` }}a{{ end }}").contains("`range` is not understood"));
+}
+
+/// Thirty variables, each ten times the one before: more characters than there are atoms in anything.
+#[test]
+fn a_bomb_of_variables_is_stopped_and_said_once() {
+    let level = |number: usize| match number {
+        0 => r#""v0": "0123456789""#.to_owned(),
+        _ => format!(r#""v{number}": "{}""#, format!("{{{{ user `v{}` }}}}", number - 1).repeat(10)),
+    };
+    let levels: Vec<String> = (0..30).map(level).collect();
+    let shells = r#"{ "type": "shell", "inline": ["{{ user `v29` }}"] },"#.repeat(3);
+    let template = with(shells.trim_end_matches(',')).replace("\"a\": \"b\"", &levels.join(",\n"));
+    let told = told(&template);
+    assert_eq!(told.len(), 1, "{told:?}");
+    assert!(told[0].ends_with("the templates of a bundle expand to more than 8 MiB"), "{told:?}");
+}
+
+#[test]
+fn what_of_a_root_has_no_effect_is_no_fault() {
+    let template = with("").replacen(
+        '{',
+        r#"{ "_comment": "x", "description": "x", "min_packer_version": "1.6.0", "sensitive-variables": ["bundle_path"],
+             "post-processors": null, "error-cleanup-provisioner": null, "#,
+        1,
+    );
+    assert_eq!(told(&template), Vec::<String>::new());
+    assert_eq!(told(&template.replace("\"provisioners\"", "\"Provisioners\"")), Vec::<String>::new());
+    let warned = warned(&forest(&template));
+    assert!(
+        warned.iter().any(|line| line.ends_with("the values of `sensitive-variables` stand in the log")),
+        "{warned:?}"
+    );
+}
+
+#[test]
 fn what_is_not_understood_is_named_with_its_key_and_line() {
     let told = told(
         r#"{
@@ -373,7 +432,7 @@ fn what_is_not_understood_is_named_with_its_key_and_line() {
       "playbook_file": "none.yml",
       "galaxy_file": "requirements.yml",
       "command": "./wrapper" },
-    { "type": "shell", "only": ["qemu"], "inline": ["{{ if true }}"] },
+    { "type": "shell", "only": ["qemu"], "inline": ["{{ range true }}"] },
     { "inline": ["x"] }
   ],
   "post-processors": ["manifest",
@@ -418,12 +477,12 @@ fn what_is_no_template_is_said_once() {
     assert_eq!(told("{}"), ["images/build.packer.json:1:1: the template lacks `builders`"]);
     let hcl = "source \"qemu\" \"x\" {\n}\nbuild {\n}\n";
     let expected = "`images/build.packer.json` is written in HCL2, which is not understood";
-    assert_eq!(told(hcl), [format!("images/build.packer.json:0:0: {expected}")]);
+    assert_eq!(told(hcl), [format!("images/build.packer.json: {expected}")]);
     let vars = [VARS, "packer_file: new.pkr.hcl\n"].concat();
     let forest = forest(TEMPLATE).with("images/bundle-web/build-vars.yml", &vars);
     assert_eq!(told_of(&forest), ["images/bundle-web/build-vars.yml:4:1: `images/new.pkr.hcl` is missing"]);
     let told = told_of(&forest.with("images/new.pkr.hcl", hcl));
-    assert_eq!(told, ["images/new.pkr.hcl:0:0: `images/new.pkr.hcl` is written in HCL2, which is not understood"]);
+    assert_eq!(told, ["images/new.pkr.hcl: `images/new.pkr.hcl` is written in HCL2, which is not understood"]);
 }
 
 #[test]
@@ -484,7 +543,7 @@ fn a_repository_without_anything_of_packers_runs_its_playbook() {
     let forest = forest(TEMPLATE).without("images/build.packer.json");
     assert!(matches!(&steps_of(&forest)[0].action, Action::Ansible { play, .. } if play.directory.is_none()));
     let todays = forest.with("images/build.sh", "#!/bin/sh\n");
-    assert_eq!(told_of(&todays), ["images/build.packer.json:0:0: `images/build.packer.json` is missing"]);
+    assert_eq!(told_of(&todays), ["images/build.packer.json: `images/build.packer.json` is missing"]);
 }
 
 #[test]

@@ -1,10 +1,11 @@
 //! User variables: what a template declares, and what it is given for them.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 
 use super::super::fault::{Fault, Source, Span, quoted};
 use super::super::node::{Kind, Node};
+use super::MOST_EXPANDED;
 use super::engine::{Piece, Rendered, Scope, Trouble, render};
 use crate::domain::value::Value;
 
@@ -19,6 +20,8 @@ pub(super) struct Variables<'n> {
     known: RefCell<HashMap<String, Result<Rendered, Trouble>>>,
     /// The variables whose values are being found, to see circles.
     open: RefCell<Vec<String>>,
+    /// What expressions may still expand to, in bytes.
+    room: Cell<usize>,
     /// Variables that are used and declared nowhere: packer takes them for empty.
     pub(super) undeclared: RefCell<Vec<String>>,
 }
@@ -36,9 +39,11 @@ impl<'n> Variables<'n> {
         node: Option<&'n Node>,
         given: Vec<(String, Rendered)>,
         environment: Vec<(String, Rendered)>,
+        room: usize,
         faults: &mut Vec<Fault>,
     ) -> Self {
-        let mut variables = Self { environment: environment.into_iter().collect(), ..Self::default() };
+        let environment = environment.into_iter().collect();
+        let mut variables = Self { environment, room: Cell::new(room), ..Self::default() };
         let entries = match node.map(|node| (&node.kind, node.span)) {
             None => &[][..],
             Some((Kind::Map(entries), _)) => entries.as_slice(),
@@ -72,6 +77,24 @@ impl<'n> Variables<'n> {
     /// Whether the template declares a variable.
     pub(super) fn declares(&self, name: &str) -> bool {
         self.declared.contains_key(name)
+    }
+
+    /// What expressions may still expand to.
+    pub(super) fn room(&self) -> usize {
+        self.room.get()
+    }
+
+    /// Counts what an expression came to.
+    pub(super) fn spend(&self, weight: usize, piece: &str) -> Result<(), Trouble> {
+        let room = self.room.get();
+        self.room.set(room.saturating_sub(weight));
+        if weight < room {
+            return Ok(());
+        }
+        let message = format!("the templates of a bundle expand to more than {} MiB", MOST_EXPANDED >> 20);
+        let trouble = Trouble::new(piece, message, "use smaller values, or each of them less often");
+        // Said where it happens, and not at all that comes after.
+        Err(if room > 0 { trouble } else { Trouble { variable: Some(String::new()), ..trouble } })
     }
 
     /// What is wrong with the variables whoever uses them.

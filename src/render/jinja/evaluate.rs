@@ -2,13 +2,15 @@
 //!
 //! Scopes are Jinja2's: `if` has none of its own, each turn of a `for` begins anew, and what is set in it is gone after.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
+use std::rc::Rc;
 
-use minijinja::machinery::ast::{Expr, ForLoop, Stmt};
+use minijinja::machinery::ast::{Expr, ForLoop, Stmt, WithBlock};
 
+use super::macros::{self, Bodies, Caller};
 use super::recognise::{self, Kind};
 use super::value::PyValue;
-use super::{Stop, normalised, parse};
+use super::{Blocks, Stop, normalised, parse, words};
 use crate::render::Variables;
 use crate::render::limits::{self, Budget};
 
@@ -22,15 +24,31 @@ pub(super) struct Evaluator<'v> {
     pub(super) resolving: Vec<String>,
     /// How many expressions and statements are being evaluated within each other.
     depth: usize,
-    frame: Frame,
+    /// The macros and bodies of `call` of the file.
+    pub(super) bodies: Bodies<'v>,
+    /// Which macros call their `caller()`, by place.
+    pub(super) calls_back: HashSet<u32>,
+    /// Whether a list or map was changed since the work began that is passing now.
+    pub(super) changed: bool,
+    pub(super) frame: Frame,
 }
 
+/// The names of a scope.
+pub(super) type Scope = Vec<(String, PyValue)>;
+
 /// What belongs to one text: the file, or a variable's.
-struct Frame {
+pub(super) struct Frame {
     kind: Kind,
     output: Output,
-    scopes: Vec<Vec<(String, PyValue)>>,
-    loops: Vec<Turn>,
+    /// How many texts within the text are being made, which are not put out yet.
+    captures: usize,
+    /// The scopes, the text's own first.
+    pub(super) scopes: Vec<Scope>,
+    pub(super) loops: Vec<Turn>,
+    /// The macros that were defined so far, with their places.
+    pub(super) defined: Vec<(String, u32)>,
+    /// For each macro that is being called, what it may call as `caller()`.
+    pub(super) callers: Vec<Option<Caller>>,
 }
 
 /// What a text put out.
@@ -52,21 +70,61 @@ pub(super) struct Turn {
 
 impl Frame {
     fn new(kind: Kind) -> Self {
-        Self { kind, output: Output::default(), scopes: vec![Vec::new()], loops: Vec::new() }
+        Self {
+            kind,
+            output: Output::default(),
+            captures: 0,
+            scopes: vec![Vec::new()],
+            loops: Vec::new(),
+            defined: Vec::new(),
+            callers: Vec::new(),
+        }
+    }
+
+    /// Whether what is put out is the result already, and not a text on the way to it.
+    fn is_result(&self) -> bool {
+        self.kind == Kind::File && self.captures == 0
     }
 }
 
 impl<'v> Evaluator<'v> {
     pub(super) fn new(variables: &'v Variables, budget: Budget) -> Self {
-        let frame = Frame::new(Kind::File);
-        Self { variables, budget, known: HashMap::new(), resolving: Vec::new(), depth: 0, frame }
+        Self {
+            variables,
+            budget,
+            known: HashMap::new(),
+            resolving: Vec::new(),
+            depth: 0,
+            bodies: Bodies::new(),
+            calls_back: HashSet::new(),
+            changed: false,
+            frame: Frame::new(Kind::File),
+        }
     }
 
-    /// Checks and renders a text in a scope of its own.
-    pub(super) fn template(&mut self, source: &str, kind: Kind) -> Result<Output, Stop> {
-        let source = normalised(source);
-        recognise::words(&source, kind, &mut self.budget)?;
-        let tree = parse(&source)?;
+    /// Checks and renders a file's normalised source.
+    pub(super) fn file(
+        source: String,
+        blocks: Blocks,
+        variables: &Variables,
+        mut budget: Budget,
+    ) -> Result<String, Stop> {
+        words::check(&source, Kind::File, blocks, &mut budget)?;
+        let source = words::with_line_ends(source, blocks)?;
+        let tree = parse(&source, blocks)?;
+        let calls_back = recognise::tree(&tree, Kind::File, variables)?;
+        let mut evaluator = Evaluator { calls_back, ..Evaluator::new(variables, budget) };
+        macros::bodies(&tree, &mut evaluator.bodies);
+        evaluator.statement(&tree)?;
+        Ok(evaluator.frame.output.text)
+    }
+
+    /// Checks and renders a variable's text in a scope of its own.
+    pub(super) fn variable_text(&mut self, source: &str) -> Result<Output, Stop> {
+        let (source, kind, blocks) = (normalised(source), Kind::Variable, Blocks::default());
+        words::check(&source, kind, blocks, &mut self.budget)?;
+        let source = words::with_line_ends(source, blocks)?;
+        let tree = parse(&source, blocks)?;
         recognise::tree(&tree, kind, self.variables)?;
         let outer = std::mem::replace(&mut self.frame, Frame::new(kind));
         let done = self.statement(&tree);
@@ -86,7 +144,7 @@ impl<'v> Evaluator<'v> {
         done
     }
 
-    fn statements(&mut self, body: &[Stmt<'_>]) -> Result<(), Stop> {
+    pub(super) fn statements(&mut self, body: &[Stmt<'_>]) -> Result<(), Stop> {
         body.iter().try_for_each(|statement| self.deeper(|this| this.statement(statement)))
     }
 
@@ -117,6 +175,17 @@ impl<'v> Evaluator<'v> {
                 Ok(())
             }
             Stmt::ForLoop(each) => self.for_loop(each),
+            Stmt::WithBlock(with) => self.with_block(with),
+            Stmt::SetBlock(set) => self.set_block(set),
+            Stmt::FilterBlock(block) => self.passing(|this| this.filter_block(block)),
+            Stmt::CallBlock(block) => {
+                let called = self.passing(|this| this.call_block(block));
+                called.map_err(|stop| stop.at(macros::place(block) as usize))
+            }
+            Stmt::Macro(one) => {
+                self.frame.defined.push((one.name.to_owned(), macros::place(one)));
+                Ok(())
+            }
             _ => Err(Stop::not_native("this statement")),
         }
     }
@@ -157,18 +226,45 @@ impl<'v> Evaluator<'v> {
         Ok(())
     }
 
-    /// Work of which nothing lasts but what it puts out and the variables that it works out.
+    /// `{% with a = x %}`: its values are worked out before any of its names is set.
+    fn with_block(&mut self, with: &WithBlock<'_>) -> Result<(), Stop> {
+        let values: Result<Vec<_>, _> = with.assignments.iter().map(|(_, expr)| self.expression(expr)).collect();
+        let values = values?;
+        self.scoped(|this| {
+            for ((target, _), value) in with.assignments.iter().zip(&values) {
+                this.bind_target(target, value)?;
+            }
+            this.statements(&with.body)
+        })
+    }
+
+    /// What some work puts out, kept from the output.
+    pub(super) fn captured(&mut self, work: impl FnOnce(&mut Self) -> Result<(), Stop>) -> Result<Rc<str>, Stop> {
+        let outer = std::mem::take(&mut self.frame.output);
+        self.frame.captures += 1;
+        let done = work(self);
+        self.frame.captures -= 1;
+        let made = std::mem::replace(&mut self.frame.output, outer);
+        done.map(|()| made.text.into())
+    }
+
+    /// Work of which nothing lasts but what it puts out, the variables that it works out, and the lists and maps that
+    /// it changes.
     fn passing<T>(&mut self, work: impl FnOnce(&mut Self) -> Result<T, Stop>) -> Result<T, Stop> {
         let mark = self.budget.mark();
+        let changed = std::mem::replace(&mut self.changed, false);
         let done = work(self);
-        // What a variable's text puts out is its value and lasts.
-        if self.frame.kind == Kind::File {
+        if self.changed {
+            self.budget.keep(mark);
+        } else if self.frame.is_result() {
+            // What a variable's text puts out is its value and lasts; so is what a macro puts out.
             self.budget.release(mark);
         }
+        self.changed |= changed;
         done
     }
 
-    fn scoped<T>(&mut self, work: impl FnOnce(&mut Self) -> Result<T, Stop>) -> Result<T, Stop> {
+    pub(super) fn scoped<T>(&mut self, work: impl FnOnce(&mut Self) -> Result<T, Stop>) -> Result<T, Stop> {
         self.budget.spend(1)?;
         self.frame.scopes.push(Vec::new());
         let done = work(self);
@@ -194,7 +290,7 @@ impl<'v> Evaluator<'v> {
         Ok(())
     }
 
-    fn bind(&mut self, name: &str, value: PyValue) {
+    pub(super) fn bind(&mut self, name: &str, value: PyValue) {
         let Some(scope) = self.frame.scopes.last_mut() else { return };
         match scope.iter_mut().find(|(known, _)| known == name) {
             Some((_, old)) => *old = value,
@@ -221,6 +317,10 @@ impl<'v> Evaluator<'v> {
         match value {
             PyValue::None => self.put(""),
             PyValue::List(_) | PyValue::Map(_) if first && self.frame.kind == Kind::Variable => {
+                // Ansible reads the text back, and leaves it a text where that is no Python.
+                if value.holds_nothing() {
+                    return Err(Stop::not_native("a variable's list or map that holds what is undefined"));
+                }
                 self.frame.output.single = Some(value.clone());
                 Ok(())
             }
@@ -231,14 +331,15 @@ impl<'v> Evaluator<'v> {
         }
     }
 
-    fn put(&mut self, text: &str) -> Result<(), Stop> {
+    pub(super) fn put(&mut self, text: &str) -> Result<(), Stop> {
         if let Some(single) = self.frame.output.single.take() {
             let text = single.text(&mut self.budget)?;
             self.frame.output.text.push_str(&text);
         }
-        match self.frame.kind {
-            Kind::File => self.budget.write(text.len())?,
-            Kind::Variable => self.budget.make(text.len())?,
+        if self.frame.is_result() {
+            self.budget.write(text.len())?;
+        } else {
+            self.budget.make(text.len())?;
         }
         self.frame.output.text.push_str(text);
         Ok(())

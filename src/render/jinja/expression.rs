@@ -7,8 +7,8 @@ use minijinja::value::ValueKind;
 
 use super::evaluate::{Evaluator, offset};
 use super::value::{ITEM, PyValue};
-use super::{Stop, filters, methods, operators};
-use crate::render::Code;
+use super::{Stop, checks, filters, lookup, methods, operators};
+use crate::render::{Code, limits};
 
 /// The arguments of a filter or call.
 #[derive(Default)]
@@ -18,10 +18,14 @@ pub(super) struct Arguments {
 }
 
 impl Arguments {
+    /// An argument that has a name.
+    pub(super) fn named(&self, name: &str) -> Option<&PyValue> {
+        self.named.iter().find(|(known, _)| known == name).map(|(_, value)| value)
+    }
+
     /// An argument by place or name.
     pub(super) fn get(&self, place: usize, name: &str) -> Option<&PyValue> {
-        let named = || self.named.iter().find(|(known, _)| known == name).map(|(_, value)| value);
-        self.positional.get(place).or_else(named)
+        self.positional.get(place).or_else(|| self.named(name))
     }
 }
 
@@ -38,12 +42,12 @@ impl Evaluator<'_> {
             Expr::GetAttr(get) if is_loop(&get.expr) => self.loop_part(get.name),
             Expr::GetAttr(get) => {
                 let value = self.expression(&get.expr)?;
-                Ok(named(self.attribute(&value, get.name)?, &value, expr))
+                Ok(named(lookup::attribute(&value, get.name, &mut self.budget)?, &value, expr))
             }
             Expr::GetItem(get) => {
                 let value = self.expression(&get.expr)?;
                 let key = self.expression(&get.subscript_expr)?;
-                Ok(named(self.item(&value, &key)?, &value, expr))
+                Ok(named(lookup::item(&value, &key, &mut self.budget)?, &value, expr))
             }
             Expr::UnaryOp(unary) => match unary.op {
                 UnaryOpKind::Not => Ok(PyValue::Bool(!self.truth(&unary.expr)?)),
@@ -66,9 +70,11 @@ impl Evaluator<'_> {
                 (false, Some(other)) => self.expression(other),
                 (false, None) => Ok(PyValue::Nothing),
             },
-            Expr::List(list) => Ok(PyValue::List(self.expressions(&list.items)?)),
-            Expr::Tuple(tuple) => Ok(PyValue::Tuple(self.expressions(&tuple.items)?)),
-            Expr::Map(map) => self.map(&map.keys, &map.values),
+            Expr::List(list) => self.expressions(&list.items).map(PyValue::List).and_then(|made| self.bounded(made)),
+            Expr::Tuple(tuple) => {
+                self.expressions(&tuple.items).map(PyValue::Tuple).and_then(|made| self.bounded(made))
+            }
+            Expr::Map(map) => self.map(&map.keys, &map.values).and_then(|made| self.bounded(made)),
             Expr::Filter(filter) => {
                 let Some(operand) = &filter.expr else { return Err(Stop::not_native("a filter of nothing")) };
                 let value = self.expression(operand)?;
@@ -77,12 +83,18 @@ impl Evaluator<'_> {
             }
             Expr::Test(test) => {
                 let value = self.expression(&test.expr)?;
-                Ok(PyValue::Bool(filters::test(test.name, &value)?))
+                let arguments = self.arguments(&test.args)?;
+                Ok(PyValue::Bool(checks::test(test.name, &value, &arguments, &mut self.budget)?))
             }
             Expr::Call(call) => {
                 let arguments = self.arguments(&call.args)?;
                 match &call.expr {
+                    Expr::Var(name) if name.id == "caller" => self.call_caller(arguments).map(PyValue::Str),
                     Expr::Var(name) if name.id == "range" => methods::range(&arguments, &mut self.budget),
+                    Expr::Var(name) => self.call_macro(name.id, arguments, None).map(PyValue::Str),
+                    Expr::GetAttr(get) if methods::CHANGES.contains(&get.name) => {
+                        self.change(&get.expr, get.name, arguments)
+                    }
                     Expr::GetAttr(get) => {
                         let value = self.expression(&get.expr)?;
                         methods::call(&value, get.name, &arguments, &mut self.budget)
@@ -98,7 +110,7 @@ impl Evaluator<'_> {
                         *end = self.expression(expr)?;
                     }
                 }
-                self.sliced(&value, &ends)
+                lookup::sliced(&value, &ends, &mut self.budget)
             }
         }
     }
@@ -139,99 +151,6 @@ impl Evaluator<'_> {
         })
     }
 
-    /// `value.name`: Jinja2 looks for an attribute of Python's type first, and for a key of a map then.
-    fn attribute(&mut self, value: &PyValue, name: &str) -> Result<PyValue, Stop> {
-        match value {
-            PyValue::Undefined(_) => return Ok(value.clone()),
-            PyValue::Nothing => return Err(nothing()),
-            _ => {}
-        }
-        if methods::is_attribute(value, name) {
-            return Err(Stop::not_native(&format!("`.{name}` of {} without calling it", value.kind())));
-        }
-        self.key(value, name)
-    }
-
-    /// The value of a map's key, or that there is none.
-    fn key(&mut self, value: &PyValue, name: &str) -> Result<PyValue, Stop> {
-        let PyValue::Map(entries) = value else {
-            return Ok(PyValue::undefined("", format!("what `{name}` is looked for in is {}", value.kind())));
-        };
-        self.budget.spend(1 + entries.len() as u64 / 8)?;
-        if let Some((_, found)) = entries.iter().find(|(key, _)| &**key == name) {
-            return Ok(found.clone());
-        }
-        let keys: Vec<&str> = entries.iter().take(20).map(|(key, _)| &**key).collect();
-        Ok(PyValue::undefined("", format!("the map has: {}", keys.join(", "))))
-    }
-
-    /// `value[key]`: an item first, an attribute of Python's type then.
-    fn item(&mut self, value: &PyValue, key: &PyValue) -> Result<PyValue, Stop> {
-        let index = match (value, key) {
-            (PyValue::Undefined(_), _) => return Ok(value.clone()),
-            (PyValue::Nothing, _) => return Err(nothing()),
-            (_, PyValue::Undefined(_)) => return Err(key.defined().err().unwrap_or_else(Stop::late)),
-            (_, PyValue::Str(name)) => {
-                let found = self.key(value, name)?;
-                if matches!(found, PyValue::Undefined(_)) && methods::is_attribute(value, name) {
-                    return Err(Stop::not_native(&format!("`['{name}']` of {}", value.kind())));
-                }
-                return Ok(found);
-            }
-            (_, PyValue::Int(index)) => *index,
-            (_, PyValue::Bool(index)) => i64::from(*index),
-            _ => return Ok(PyValue::undefined("", format!("{} is no key or index", key.kind()))),
-        };
-        let place = |length: usize| {
-            let from_end = usize::try_from(index.unsigned_abs()).ok().and_then(|back| length.checked_sub(back));
-            if index < 0 { from_end } else { usize::try_from(index).ok() }
-        };
-        let found = match value {
-            PyValue::List(items) | PyValue::Tuple(items) => place(items.len()).and_then(|at| items.get(at).cloned()),
-            PyValue::Str(text) => {
-                self.budget.spend(1 + text.len() as u64 / 16)?;
-                let character = place(text.chars().count()).and_then(|at| text.chars().nth(at));
-                character.map(|character| PyValue::str(character.to_string()))
-            }
-            _ => None,
-        };
-        Ok(found.unwrap_or_else(|| PyValue::undefined("", format!("{} has nothing at {index}", value.kind()))))
-    }
-
-    /// `value[start:stop]`, as Python cuts: ends beyond the value's are its ends.
-    fn sliced(&mut self, value: &PyValue, ends: &[PyValue; 2]) -> Result<PyValue, Stop> {
-        let length = match value {
-            PyValue::Undefined(_) => return Ok(value.clone()),
-            PyValue::Nothing => return Err(nothing()),
-            PyValue::List(items) | PyValue::Tuple(items) => items.len(),
-            PyValue::Str(text) => text.chars().count(),
-            other => return Err(Stop::value(format!("{} can't be sliced", other.kind()))),
-        };
-        let place = |end: &PyValue, default: usize| match end.defined()? {
-            PyValue::None => Ok(default),
-            PyValue::Int(at) => {
-                let by = usize::try_from(at.unsigned_abs()).unwrap_or(usize::MAX);
-                Ok(if *at < 0 { length.saturating_sub(by) } else { by.min(length) })
-            }
-            PyValue::Bool(_) => Err(Stop::not_native("a slice by true or false")),
-            other => Err(Stop::value(format!("a slice can't begin or end at {}", other.kind()))),
-        };
-        let (start, stop) = (place(&ends[0], 0)?, place(&ends[1], length)?);
-        let taken = stop.saturating_sub(start);
-        Ok(match value {
-            PyValue::Str(text) => {
-                self.budget.make(text.len())?;
-                PyValue::str(text.chars().skip(start).take(taken).collect::<String>())
-            }
-            PyValue::List(items) | PyValue::Tuple(items) => {
-                self.budget.make(taken * ITEM)?;
-                let items = items[start..start + taken].into();
-                if matches!(value, PyValue::Tuple(_)) { PyValue::Tuple(items) } else { PyValue::List(items) }
-            }
-            _ => PyValue::None,
-        })
-    }
-
     fn binary(&mut self, op: BinOpKind, left: &Expr<'_>, right: &Expr<'_>) -> Result<PyValue, Stop> {
         let first = self.expression(left)?;
         match op {
@@ -259,6 +178,12 @@ impl Evaluator<'_> {
         operators::apply(op, left, right, &mut self.budget)?.truth()
     }
 
+    /// A new list or map, unless it nests too deeply.
+    fn bounded(&mut self, made: PyValue) -> Result<PyValue, Stop> {
+        made.at_most_deep(limits::RECURSION, &mut self.budget)?;
+        Ok(made)
+    }
+
     fn expressions(&mut self, items: &[Expr<'_>]) -> Result<Rc<[PyValue]>, Stop> {
         self.budget.make(items.len() * ITEM)?;
         let items: Result<Vec<_>, _> = items.iter().map(|item| self.expression(item)).collect();
@@ -283,7 +208,8 @@ impl Evaluator<'_> {
         Ok(PyValue::Map(entries.into()))
     }
 
-    fn arguments(&mut self, args: &[CallArg<'_>]) -> Result<Arguments, Stop> {
+    /// The values of arguments.
+    pub(super) fn arguments(&mut self, args: &[CallArg<'_>]) -> Result<Arguments, Stop> {
         let mut arguments = Arguments::default();
         for arg in args {
             match arg {

@@ -1,207 +1,101 @@
-//! Filters and tests, each as Jinja2 3.1 has it or as ansible-core 2.14 replaces it.
+//! Filters, each as Jinja2 3.1 has it or as ansible-core 2.14 replaces it.
 
-use std::cmp::Ordering;
-use std::rc::Rc;
-
-use base64::Engine as _;
-
-use super::expression::Arguments;
-use super::value::{ITEM, PyValue, is_space};
-use super::{Stop, operators};
+use super::expression::{Arguments, nothing};
+use super::value::{PyValue, is_space};
+use super::{Stop, json, lists, maps, operators, picks, texts};
 use crate::render::limits::Budget;
 
-/// The filters that are known, each with the names of its arguments in order.
-pub(super) const FILTERS: [(&str, &[&str]); 26] = [
+/// The filters that are known, each with the names of its arguments in order. What [`picks`] has is not among them.
+pub(super) const FILTERS: [(&str, &[&str]); 47] = [
+    ("abs", &[]),
+    ("b64decode", &[]),
     ("b64encode", &[]),
+    ("basename", &[]),
     ("bool", &[]),
     ("capitalize", &[]),
+    ("combine", &["recursive"]),
+    (
+        "comment",
+        &["style", "newline", "beginning", "prefix", "prefix_count", "decoration", "postfix", "postfix_count", "end"],
+    ),
     ("count", &[]),
     ("d", &["default_value", "boolean"]),
     ("default", &["default_value", "boolean"]),
+    ("dict2items", &["key_name", "value_name"]),
+    ("dictsort", &["case_sensitive", "by", "reverse"]),
+    ("difference", &["b"]),
+    ("dirname", &[]),
     ("first", &[]),
+    ("flatten", &["levels", "skip_nulls"]),
+    ("float", &["default"]),
+    ("format", &[]),
     ("indent", &["width", "first", "blank"]),
     ("int", &["default"]),
-    ("join", &["d"]),
+    ("intersect", &["b"]),
+    ("items2dict", &["key_name", "value_name"]),
+    ("join", &["d", "attribute"]),
     ("last", &[]),
     ("length", &[]),
     ("list", &[]),
     ("lower", &[]),
-    ("mandatory", &[]),
+    ("mandatory", &["msg"]),
+    ("max", &["case_sensitive", "attribute"]),
+    ("min", &["case_sensitive", "attribute"]),
+    ("quote", &[]),
     ("replace", &["old", "new"]),
     ("reverse", &[]),
-    ("sort", &["reverse", "case_sensitive"]),
+    ("round", &["precision", "method"]),
+    ("sort", &["reverse", "case_sensitive", "attribute"]),
     ("split", &["sep"]),
     ("string", &[]),
-    ("ternary", &["true_val", "false_val"]),
-    ("to_json", &[]),
-    ("to_nice_json", &[]),
+    ("sum", &["attribute", "start"]),
+    ("ternary", &["true_val", "false_val", "none_val"]),
+    ("title", &[]),
+    ("to_json", &["indent", "sort_keys"]),
+    ("to_nice_json", &["indent", "sort_keys"]),
     ("trim", &["chars"]),
+    ("union", &["b"]),
     ("unique", &[]),
     ("upper", &[]),
 ];
-
-/// The tests that are known; none takes an argument.
-pub(super) const TESTS: [&str; 14] = [
-    "boolean",
-    "defined",
-    "even",
-    "false",
-    "float",
-    "integer",
-    "mapping",
-    "none",
-    "number",
-    "odd",
-    "sequence",
-    "string",
-    "true",
-    "undefined",
-];
+/// The filters that take as many arguments without a name as one likes.
+pub(super) const OPEN: [&str; 2] = ["combine", "format"];
 
 /// Applies a filter.
 pub(super) fn apply(name: &str, value: &PyValue, args: &Arguments, budget: &mut Budget) -> Result<PyValue, Stop> {
-    Ok(match name {
+    match name {
         "default" | "d" => {
             let boolean = args.get(1, "boolean").map_or(Ok(false), PyValue::truth)?;
             if value.is_undefined() || boolean && !value.truth()? {
-                args.get(0, "default_value").cloned().unwrap_or_else(|| PyValue::str(""))
-            } else {
-                value.clone()
+                return Ok(args.get(0, "default_value").cloned().unwrap_or_else(|| PyValue::str("")));
             }
+            Ok(value.clone())
         }
-        "mandatory" if matches!(value, PyValue::Nothing) => return Err(super::expression::nothing()),
-        "mandatory" => value.defined()?.clone(),
-        "upper" => PyValue::str(cased(&made_text(value, budget)?, str::to_uppercase)?),
-        "lower" => PyValue::str(cased(&made_text(value, budget)?, str::to_lowercase)?),
-        "capitalize" => capitalized(&made_text(value, budget)?)?,
-        "trim" => trimmed(&made_text(value, budget)?, args)?,
-        "string" => PyValue::Str(value.text(budget)?),
-        "replace" => {
-            let (old, new) = (required(args, 0, "old")?.text(budget)?, required(args, 1, "new")?.text(budget)?);
-            replaced(&value.text(budget)?, &old, &new, budget)?
-        }
-        "join" => {
-            let separator = args.get(0, "d").map_or_else(|| Ok(Rc::from("")), |separator| separator.text(budget))?;
-            joined(&value.items(budget)?, &separator, budget)?
-        }
-        "split" => {
-            let PyValue::Str(_) = value.defined()? else {
-                return Err(Stop::value(format!("{} can't be split", value.kind())));
-            };
-            super::methods::call(value, "split", &separator(args), budget)?
-        }
-        "length" | "count" => length(value)?,
-        "first" => ended(&value.items(budget)?, <[PyValue]>::first),
-        "last" => ended(&value.items(budget)?, <[PyValue]>::last),
-        "list" => PyValue::List(value.items(budget)?),
-        "reverse" => reversed(value, budget)?,
-        "sort" => sorted(&value.items(budget)?, args, budget)?,
-        "unique" => unique(&value.items(budget)?, budget)?,
-        "int" => integer(value.defined()?, args)?,
-        "bool" => truth_word(value.defined()?)?,
-        "ternary" => {
-            let chosen = if value.truth()? { required(args, 0, "true_val")? } else { required(args, 1, "false_val")? };
-            chosen.clone()
-        }
-        "indent" => indented(value, args, budget)?,
-        "to_json" => super::json::dump(value, false, budget)?,
-        "to_nice_json" => super::json::dump(value, true, budget)?,
-        "b64encode" => {
-            let PyValue::Str(text) = value.defined()? else {
-                return Err(Stop::not_native(&format!("`b64encode` of {}", value.kind())));
-            };
-            budget.make(text.len() * 2)?;
-            PyValue::str(base64::engine::general_purpose::STANDARD.encode(text.as_bytes()))
-        }
-        other => return Err(Stop::not_native(&format!("the filter `{other}`"))),
-    })
-}
-
-/// Applies a test. What is undefined may be tested for everything but numbers' properties.
-pub(super) fn test(name: &str, value: &PyValue) -> Result<bool, Stop> {
-    Ok(match name {
-        "defined" => !value.is_undefined(),
-        "undefined" => value.is_undefined(),
-        "none" => matches!(value, PyValue::None),
-        "boolean" => matches!(value, PyValue::Bool(_)),
-        "true" => matches!(value, PyValue::Bool(true)),
-        "false" => matches!(value, PyValue::Bool(false)),
-        "integer" => matches!(value, PyValue::Int(_)),
-        "float" => matches!(value, PyValue::Float(_)),
-        "number" => matches!(value, PyValue::Bool(_) | PyValue::Int(_) | PyValue::Float(_)),
-        "string" => matches!(value, PyValue::Str(_)),
-        "mapping" => matches!(value, PyValue::Map(_)),
-        "sequence" => {
-            use PyValue::{List, Map, Nothing, Str, Tuple};
-            matches!(value, Str(_) | List(_) | Tuple(_) | Map(_) | Nothing)
-        }
-        "odd" | "even" => match value.defined()? {
-            PyValue::Int(number) => (number % 2 != 0) == (name == "odd"),
-            PyValue::Bool(_) | PyValue::Float(_) => return Err(Stop::not_native("odd or even of this")),
-            PyValue::Str(_) => return Err(Stop::not_native("odd or even of text")),
-            other => return Err(Stop::value(format!("{} is neither odd nor even", other.kind()))),
-        },
-        other => return Err(Stop::not_native(&format!("the test `{other}`"))),
-    })
-}
-
-fn required<'a>(args: &'a Arguments, place: usize, name: &str) -> Result<&'a PyValue, Stop> {
-    args.get(place, name).ok_or_else(|| Stop::value(format!("the filter needs its argument `{name}`")))
-}
-
-fn separator(args: &Arguments) -> Arguments {
-    Arguments { positional: args.get(0, "sep").cloned().into_iter().collect(), named: Vec::new() }
-}
-
-fn made_text(value: &PyValue, budget: &mut Budget) -> Result<Rc<str>, Stop> {
-    let text = value.text(budget)?;
-    budget.make(text.len())?;
-    Ok(text)
-}
-
-/// A text in another case. Beyond Latin letters, Python's and Rust's Unicode tables are of different years.
-pub(super) fn cased(text: &str, change: impl Fn(&str) -> String) -> Result<String, Stop> {
-    match text.chars().find(|character| *character > '\u{17f}') {
-        Some(other) => Err(Stop::not_native(&format!("the case of U+{:04X}", other as u32))),
-        None => Ok(change(text)),
+        "mandatory" if matches!(value, PyValue::Nothing) => Err(nothing()),
+        "mandatory" => Ok(value.defined()?.clone()),
+        "bool" => truth_word(value.defined()?),
+        "ternary" => ternary(value, args),
+        "int" => integer(value.defined()?, args),
+        "float" => float(value.defined()?, args),
+        "abs" | "round" => number(name, value.defined()?, args),
+        "to_json" | "to_nice_json" => json::filter(name, value, args, budget),
+        "length" | "count" => length(value),
+        "dict2items" | "items2dict" | "dictsort" | "combine" => maps::apply(name, value, args, budget),
+        "first" | "last" | "list" | "reverse" | "sort" | "unique" | "flatten" | "min" | "max" | "sum" | "union"
+        | "intersect" | "difference" => lists::apply(name, value, args, budget),
+        name if picks::PICKS.contains(&name) => picks::apply(name, value, args, budget),
+        _ => texts::apply(name, value, args, budget),
     }
 }
 
-fn capitalized(text: &str) -> Result<PyValue, Stop> {
-    if !text.is_ascii() {
-        return Err(Stop::not_native("`capitalize` beyond ASCII"));
-    }
-    let (first, rest) = text.split_at(text.len().min(1));
-    Ok(PyValue::str(first.to_ascii_uppercase() + &rest.to_ascii_lowercase()))
+/// An argument that a filter can't do without.
+pub(super) fn required<'a>(args: &'a Arguments, place: usize, name: &str) -> Result<&'a PyValue, Stop> {
+    args.get(place, name).ok_or_else(|| Stop::value(format!("the filter or test needs its argument `{name}`")))
 }
 
-fn trimmed(text: &str, args: &Arguments) -> Result<PyValue, Stop> {
-    match args.get(0, "chars").map(PyValue::defined).transpose()? {
-        None | Some(PyValue::None) => Ok(PyValue::str(text.trim_matches(is_space))),
-        Some(PyValue::Str(chars)) => Ok(PyValue::str(text.trim_matches(|character| chars.contains(character)))),
-        Some(other) => Err(Stop::value(format!("`trim` takes characters, not {}", other.kind()))),
-    }
-}
-
-/// Every `old` in a text replaced.
-pub(super) fn replaced(text: &str, old: &str, new: &str, budget: &mut Budget) -> Result<PyValue, Stop> {
-    budget.spend(1 + text.len() as u64 / 16)?;
-    let count = text.matches(old).count();
-    budget.make((text.len() + count * new.len()).saturating_sub(count * old.len()))?;
-    Ok(PyValue::str(text.replace(old, new)))
-}
-
-/// The texts of items, with a separator between.
-pub(super) fn joined(items: &[PyValue], separator: &str, budget: &mut Budget) -> Result<PyValue, Stop> {
-    let mut out = String::new();
-    for (at, item) in items.iter().enumerate() {
-        let separator = if at == 0 { "" } else { separator };
-        let text = item.defined()?.text(budget)?;
-        budget.make(separator.len() + text.len())?;
-        out.push_str(separator);
-        out.push_str(&text);
-    }
-    Ok(PyValue::str(out))
+/// Whether an argument is true; what is not given is false.
+pub(super) fn flag(args: &Arguments, place: usize, name: &str) -> Result<bool, Stop> {
+    args.get(place, name).map_or(Ok(false), PyValue::truth)
 }
 
 fn length(value: &PyValue) -> Result<PyValue, Stop> {
@@ -215,73 +109,14 @@ fn length(value: &PyValue) -> Result<PyValue, Stop> {
     Ok(i64::try_from(length).map_or(PyValue::None, PyValue::Int))
 }
 
-fn ended(items: &[PyValue], end: impl Fn(&[PyValue]) -> Option<&PyValue>) -> PyValue {
-    end(items).cloned().unwrap_or_else(|| PyValue::undefined("there is no first or last of nothing", ""))
-}
-
-fn reversed(value: &PyValue, budget: &mut Budget) -> Result<PyValue, Stop> {
-    if let PyValue::Str(text) = value {
-        budget.make(text.len())?;
-        return Ok(PyValue::str(text.chars().rev().collect::<String>()));
-    }
-    let items = value.items(budget)?;
-    budget.make(items.len() * ITEM)?;
-    Ok(PyValue::List(items.iter().rev().cloned().collect()))
-}
-
-/// What sorting and uniqueness compare: texts without regard to case, unless asked.
-fn compared_as(value: &PyValue, case_sensitive: bool) -> Result<PyValue, Stop> {
-    match value.defined()? {
-        PyValue::Str(text) if !case_sensitive => Ok(PyValue::str(cased(text, str::to_lowercase)?)),
-        other => Ok(other.clone()),
-    }
-}
-
-fn sorted(items: &[PyValue], args: &Arguments, budget: &mut Budget) -> Result<PyValue, Stop> {
-    let flag = |place, name: &str| args.get(place, name).map_or(Ok(false), PyValue::truth);
-    let (reverse, case_sensitive) = (flag(0, "reverse")?, flag(1, "case_sensitive")?);
-    let steps = items.len() * (items.len().max(2).ilog2() as usize + 1);
-    budget.make(items.len() * ITEM * 2)?;
-    budget.spend(steps as u64)?;
-    let keyed: Result<Vec<_>, Stop> =
-        items.iter().map(|item| Ok((compared_as(item, case_sensitive)?, item.clone()))).collect();
-    let mut keyed = keyed?;
-    if let [only] = keyed.as_slice() {
-        only.0.defined()?;
-    }
-    // Python meets every pair that has no order only by luck, so all neighbours are compared, and all with the first.
-    for pair in keyed.windows(2) {
-        sort_order(&pair[0].0, &pair[1].0, budget)?;
-        sort_order(&keyed[0].0, &pair[1].0, budget)?;
-    }
-    let order = |a: &(PyValue, PyValue), b: &(PyValue, PyValue)| {
-        let order = operators::order(&a.0, &b.0).unwrap_or(Ordering::Equal);
-        if reverse { order.reverse() } else { order }
-    };
-    keyed.sort_by(order);
-    Ok(PyValue::List(keyed.into_iter().map(|(_, item)| item).collect()))
-}
-
-/// What is equal may be sorted even where it has no order.
-fn sort_order(left: &PyValue, right: &PyValue, budget: &mut Budget) -> Result<Ordering, Stop> {
-    if operators::equal(left, right, budget)? { Ok(Ordering::Equal) } else { operators::order(left, right) }
-}
-
-fn unique(items: &[PyValue], budget: &mut Budget) -> Result<PyValue, Stop> {
-    let mut seen = std::collections::HashSet::new();
-    let mut kept = Vec::new();
-    budget.make(items.len() * ITEM * 2)?;
-    for item in items {
-        let key = match compared_as(item, false)? {
-            PyValue::Str(text) => (Some(text), 0),
-            PyValue::Int(number) => (None, number),
-            other => return Err(Stop::not_native(&format!("`unique` of {}", other.kind()))),
-        };
-        if seen.insert(key) {
-            kept.push(item.clone());
-        }
-    }
-    Ok(PyValue::List(kept.into()))
+fn ternary(value: &PyValue, args: &Arguments) -> Result<PyValue, Stop> {
+    let (yes, no) = (required(args, 0, "true_val")?, required(args, 1, "false_val")?);
+    let none = args.get(2, "none_val").filter(|none| !matches!(none, PyValue::None));
+    Ok(match (value, none) {
+        (PyValue::None, Some(none)) => none.clone(),
+        _ if value.truth()? => yes.clone(),
+        _ => no.clone(),
+    })
 }
 
 /// The filter `int`: a whole number, else the whole part of a number, else the default.
@@ -293,7 +128,7 @@ fn integer(value: &PyValue, args: &Arguments) -> Result<PyValue, Stop> {
         PyValue::Float(number) if number.abs() < 9e15 => return Ok(PyValue::Int(*number as i64)),
         PyValue::Float(_) => return Err(Stop::not_native("`int` of a number this large")),
         PyValue::Str(text) => text.trim_matches(is_space),
-        PyValue::Nothing => return Err(super::expression::nothing()),
+        PyValue::Nothing => return Err(nothing()),
         _ => return Ok(default()),
     };
     let unsigned = text.strip_prefix(['+', '-']).unwrap_or(text);
@@ -310,10 +145,62 @@ fn integer(value: &PyValue, args: &Arguments) -> Result<PyValue, Stop> {
         let number: f64 = text.parse().map_err(|_| unknown())?;
         return Ok(PyValue::Int(number as i64));
     }
-    // Python also reads 1_000, 1e3, digits of other scripts and the names of what is no number.
+    if no_number(unsigned) { Ok(default()) } else { Err(unknown()) }
+}
+
+/// The filter `float`: the number, else that which the text spells, else the default.
+fn float(value: &PyValue, args: &Arguments) -> Result<PyValue, Stop> {
+    let text = match value {
+        PyValue::Float(_) => return Ok(value.clone()),
+        PyValue::Bool(value) => return Ok(PyValue::Float(f64::from(u8::from(*value)))),
+        PyValue::Int(_) => return operators::float(value).map(PyValue::Float),
+        PyValue::Str(text) => text.trim_matches(is_space),
+        PyValue::Nothing => return Err(nothing()),
+        _ => return Ok(args.get(0, "default").cloned().unwrap_or(PyValue::Float(0.0))),
+    };
+    let unsigned = text.strip_prefix(['+', '-']).unwrap_or(text);
+    let plain = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
+    let (whole, part) = unsigned.split_once('.').unwrap_or((unsigned, ""));
+    if plain(whole) && plain(part) && unsigned.bytes().any(|byte| byte.is_ascii_digit()) {
+        return text.parse().map(PyValue::Float).map_err(|_| Stop::not_native("`float` of this text"));
+    }
+    if !no_number(unsigned) {
+        return Err(Stop::not_native("`float` of this text"));
+    }
+    Ok(args.get(0, "default").cloned().unwrap_or(PyValue::Float(0.0)))
+}
+
+/// Whether a text without its sign is certainly no number to Python, which also reads 1_000, 1e3, digits of other
+/// scripts and the names of what is no number.
+fn no_number(unsigned: &str) -> bool {
     let special = ["inf", "infinity", "nan"].iter().any(|name| unsigned.eq_ignore_ascii_case(name));
-    let plain = unsigned.is_ascii() && !unsigned.bytes().any(|byte| byte.is_ascii_digit());
-    if special || !plain { Err(unknown()) } else { Ok(default()) }
+    !special && unsigned.is_ascii() && !unsigned.bytes().any(|byte| byte.is_ascii_digit())
+}
+
+/// `abs`, and `round` to a whole number.
+fn number(name: &str, value: &PyValue, args: &Arguments) -> Result<PyValue, Stop> {
+    if args.get(0, "precision").is_some_and(|places| !matches!(places, PyValue::Int(0))) {
+        return Err(Stop::not_native("`round` to places after the point"));
+    }
+    let method = match args.get(1, "method") {
+        None => "common",
+        Some(PyValue::Str(method)) => method,
+        Some(_) => return Err(Stop::not_native("this way to round")),
+    };
+    let unknown = || Stop::not_native(&format!("`{name}` of {}", value.kind()));
+    match (name, value, method) {
+        ("abs", PyValue::Int(number), _) => number.checked_abs().map(PyValue::Int).ok_or_else(unknown),
+        ("abs", PyValue::Float(number), _) => Ok(PyValue::Float(number.abs())),
+        ("round", PyValue::Int(_), "common") => Ok(value.clone()),
+        ("round", PyValue::Int(_), "ceil" | "floor") => operators::float(value).map(PyValue::Float),
+        ("round", PyValue::Float(number), "common") => Ok(PyValue::Float(number.round_ties_even())),
+        ("round", PyValue::Float(number), "ceil") if number.abs() < 9e15 => Ok(PyValue::Float(number.ceil() + 0.0)),
+        ("round", PyValue::Float(number), "floor") if number.abs() < 9e15 => Ok(PyValue::Float(number.floor() + 0.0)),
+        (_, PyValue::None | PyValue::List(_) | PyValue::Map(_), _) => {
+            Err(Stop::value(format!("{} can't be rounded", value.kind())))
+        }
+        _ => Err(unknown()),
+    }
 }
 
 /// Ansible's `bool`: some words and numbers are true, None stays None.
@@ -321,38 +208,11 @@ fn truth_word(value: &PyValue) -> Result<PyValue, Stop> {
     Ok(match value {
         PyValue::None | PyValue::Bool(_) => value.clone(),
         PyValue::Str(text) => {
-            let word = cased(text, str::to_lowercase)?;
+            let word = texts::cased(text, str::to_lowercase)?;
             PyValue::Bool(["yes", "on", "1", "true"].contains(&word.as_str()))
         }
         PyValue::Int(number) => PyValue::Bool(*number == 1),
         PyValue::Float(number) => PyValue::Bool(*number == 1.0),
         _ => PyValue::Bool(false),
     })
-}
-
-fn indented(value: &PyValue, args: &Arguments, budget: &mut Budget) -> Result<PyValue, Stop> {
-    let PyValue::Str(text) = value.defined()? else {
-        return Err(Stop::value(format!("`indent` takes text, not {}", value.kind())));
-    };
-    let indentation = match args.get(0, "width").map(PyValue::defined).transpose()? {
-        None => "    ".to_owned(),
-        Some(PyValue::Str(text)) => text.to_string(),
-        Some(PyValue::Int(width @ ..=1000)) => " ".repeat(usize::try_from(*width).unwrap_or(0)),
-        Some(_) => return Err(Stop::not_native("`indent` by this")),
-    };
-    let odd_ends = ['\u{b}', '\u{c}', '\u{1c}', '\u{1d}', '\u{1e}', '\u{85}', '\u{2028}', '\u{2029}', '\r'];
-    if text.contains(odd_ends) {
-        return Err(Stop::not_native("`indent` of text with unusual ends of lines"));
-    }
-    let flag = |place, name: &str| args.get(place, name).map_or(Ok(false), PyValue::truth);
-    let (first, blank) = (flag(1, "first")?, flag(2, "blank")?);
-    let mut out = String::new();
-    for (at, line) in text.split('\n').enumerate() {
-        budget.make(line.len() + indentation.len() + 1)?;
-        out.push_str(if at == 0 { "" } else { "\n" });
-        let wanted = if at == 0 { first } else { blank || !line.is_empty() };
-        out.push_str(if wanted { &indentation } else { "" });
-        out.push_str(line);
-    }
-    Ok(PyValue::str(out))
 }

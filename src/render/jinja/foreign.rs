@@ -8,7 +8,7 @@ use std::collections::{BTreeSet, HashSet};
 
 use minijinja::machinery::{self, Token};
 
-use super::{Stop, normalised, syntax};
+use super::{Blocks, Stop, normalised, syntax};
 use crate::domain::value::Value;
 use crate::render::limits;
 use crate::render::{Code, Variables};
@@ -148,7 +148,7 @@ struct Words {
 impl Words {
     fn of(source: &str, variables: &Variables) -> Result<Self, Stop> {
         let mut all = Vec::new();
-        for token in machinery::tokenize(source, false, syntax()?) {
+        for token in machinery::tokenize(source, false, syntax(Blocks::default())?) {
             // What can't be told into words is Ansible's to judge; up to there every word is known.
             let Ok((token, span)) = token else { break };
             all.push(Word { token, at: span.start_offset as usize });

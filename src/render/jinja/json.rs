@@ -4,21 +4,48 @@ use std::fmt::Write as _;
 use std::rc::Rc;
 
 use super::Stop;
+use super::expression::{Arguments, nothing};
 use super::value::{PyValue, float_text};
 use crate::render::limits::Budget;
 
-/// `to_json`, or with the indentation `to_nice_json`, which sorts keys.
-pub(super) fn dump(value: &PyValue, nice: bool, budget: &mut Budget) -> Result<PyValue, Stop> {
+/// How the JSON is laid out.
+#[derive(Clone, Copy)]
+struct Layout {
+    /// Spaces before each line for each level; `None` writes all in one line.
+    indent: Option<usize>,
+    sorted: bool,
+}
+
+/// `to_json`, or with an indentation and sorted keys `to_nice_json`.
+pub(super) fn filter(name: &str, value: &PyValue, args: &Arguments, budget: &mut Budget) -> Result<PyValue, Stop> {
+    let nice = name == "to_nice_json";
+    if !nice && !args.positional.is_empty() {
+        return Err(Stop::value("`to_json` takes its arguments by name"));
+    }
+    let indent = match args.get(0, "indent") {
+        None => nice.then_some(4),
+        Some(PyValue::None) if !nice => None,
+        Some(PyValue::Int(indent @ 0..=100)) => usize::try_from(*indent).ok(),
+        Some(_) => return Err(Stop::not_native(&format!("this indentation of `{name}`"))),
+    };
+    let sorted = args.get(1, "sort_keys").map_or(Ok(nice), PyValue::truth)?;
     let mut out = String::new();
-    write_value(value, nice.then_some(1), &mut out, budget)?;
+    write_value(value, Layout { indent, sorted }, 1, &mut out, budget)?;
     Ok(PyValue::str(out))
 }
 
-/// `level` is how deep the lines within stand; `None` writes all in one line.
-fn write_value(value: &PyValue, level: Option<usize>, out: &mut String, budget: &mut Budget) -> Result<(), Stop> {
+/// `level` is how deep the lines within stand.
+fn write_value(
+    value: &PyValue,
+    layout: Layout,
+    level: usize,
+    out: &mut String,
+    budget: &mut Budget,
+) -> Result<(), Stop> {
     let start = out.len();
     match value {
-        PyValue::Undefined(_) | PyValue::Nothing => return Err(Stop::not_native("JSON of what is undefined")),
+        PyValue::Undefined(_) => drop(value.defined()?),
+        PyValue::Nothing => return Err(nothing()),
         PyValue::None => out.push_str("null"),
         PyValue::Bool(value) => out.push_str(if *value { "true" } else { "false" }),
         PyValue::Int(value) => out.push_str(&value.to_string()),
@@ -27,43 +54,43 @@ fn write_value(value: &PyValue, level: Option<usize>, out: &mut String, budget: 
         PyValue::List(items) | PyValue::Tuple(items) => {
             out.push('[');
             for (at, item) in items.iter().enumerate() {
-                separate(at, level, out);
-                write_value(item, level.map(|level| level + 1), out, budget)?;
+                separate(at, layout, level, out);
+                write_value(item, layout, level + 1, out, budget)?;
             }
-            close(items.is_empty(), level, ']', out);
+            close(items.is_empty(), layout, level, ']', out);
         }
         PyValue::Map(entries) => {
             let mut entries: Vec<&(Rc<str>, PyValue)> = entries.iter().collect();
-            if level.is_some() {
+            if layout.sorted {
                 entries.sort_by(|one, other| one.0.cmp(&other.0));
             }
             out.push('{');
             for (at, (key, item)) in entries.iter().enumerate() {
-                separate(at, level, out);
+                separate(at, layout, level, out);
                 quote(key, out);
                 out.push_str(": ");
-                write_value(item, level.map(|level| level + 1), out, budget)?;
+                write_value(item, layout, level + 1, out, budget)?;
             }
-            close(entries.is_empty(), level, '}', out);
+            close(entries.is_empty(), layout, level, '}', out);
         }
     }
     budget.make(out.len() - start)
 }
 
-fn separate(at: usize, level: Option<usize>, out: &mut String) {
-    match level {
-        Some(level) => {
+fn separate(at: usize, layout: Layout, level: usize, out: &mut String) {
+    match layout.indent {
+        Some(indent) => {
             out.push_str(if at == 0 { "\n" } else { ",\n" });
-            out.push_str(&" ".repeat(4 * level));
+            out.push_str(&" ".repeat(indent * level));
         }
         None => out.push_str(if at == 0 { "" } else { ", " }),
     }
 }
 
-fn close(empty: bool, level: Option<usize>, end: char, out: &mut String) {
-    if let Some(level) = level.filter(|_| !empty) {
+fn close(empty: bool, layout: Layout, level: usize, end: char, out: &mut String) {
+    if let Some(indent) = layout.indent.filter(|_| !empty) {
         out.push('\n');
-        out.push_str(&" ".repeat(4 * (level - 1)));
+        out.push_str(&" ".repeat(indent * (level - 1)));
     }
     out.push(end);
 }

@@ -6,7 +6,6 @@
 use std::rc::Rc;
 
 use super::evaluate::Evaluator;
-use super::recognise::Kind;
 use super::value::PyValue;
 use super::{Stop, with_newlines_of};
 use crate::domain::value::Value;
@@ -80,7 +79,7 @@ impl Evaluator<'_> {
         if text.starts_with("#jinja2:") {
             return Err(Stop::not_native("`#jinja2:` in a variable"));
         }
-        let output = self.template(text, Kind::Variable)?;
+        let output = self.variable_text(text)?;
         if let Some(single) = output.single {
             return Ok(single);
         }

@@ -2,26 +2,48 @@
 
 use std::rc::Rc;
 
-use super::Stop;
 use super::expression::Arguments;
-use super::filters;
 use super::value::{ITEM, PyValue, is_space};
+use super::{Stop, checks, formats, texts};
 use crate::render::limits::Budget;
 
 /// The methods that may be called. The first three give what only a loop or some filters can take.
 pub(super) const VIEWS: [&str; 3] = ["items", "keys", "values"];
 /// Those whose results are ordinary values.
-pub(super) const METHODS: [&str; 11] =
-    ["get", "upper", "lower", "strip", "lstrip", "rstrip", "startswith", "endswith", "replace", "split", "join"];
+pub(super) const METHODS: [&str; 14] = [
+    "copy",
+    "endswith",
+    "format",
+    "get",
+    "isdigit",
+    "join",
+    "lower",
+    "lstrip",
+    "replace",
+    "rstrip",
+    "split",
+    "startswith",
+    "strip",
+    "upper",
+];
+/// Those that change the list or map that a name stands for.
+pub(super) const CHANGES: [&str; 6] = ["append", "extend", "insert", "pop", "setdefault", "update"];
 
 /// Calls a method.
 pub(super) fn call(value: &PyValue, name: &str, args: &Arguments, budget: &mut Budget) -> Result<PyValue, Stop> {
+    if let (PyValue::Str(text), "format") = (value, name) {
+        return formats::braces(text, args, budget);
+    }
     if !args.named.is_empty() {
         return Err(Stop::not_native(&format!("`.{name}()` with a named argument")));
     }
     match value.defined()? {
         PyValue::Map(entries) => map_method(entries, name, &args.positional, budget),
         PyValue::Str(text) => text_method(text, name, &args.positional, budget),
+        PyValue::List(items) if name == "copy" && args.positional.is_empty() => {
+            budget.make(items.len() * ITEM)?;
+            Ok(PyValue::List(items.iter().cloned().collect()))
+        }
         PyValue::Nothing => Err(super::expression::nothing()),
         other => Err(Stop::not_native(&format!("`.{name}()` of {}", other.kind()))),
     }
@@ -45,6 +67,10 @@ fn map_method(
                 _ => entries.iter().map(|(_, value)| value.clone()).collect(),
             }))
         }
+        ("copy", []) => {
+            budget.make(entries.len() * ITEM)?;
+            Ok(PyValue::Map(entries.into()))
+        }
         ("get", [PyValue::Str(wanted), rest @ ..]) if rest.len() < 2 => {
             let found = entries.iter().find(|(name, _)| name == wanted).map(|(_, value)| value.clone());
             Ok(found.or_else(|| rest.first().cloned()).unwrap_or(PyValue::None))
@@ -56,14 +82,15 @@ fn map_method(
 fn text_method(text: &Rc<str>, name: &str, args: &[PyValue], budget: &mut Budget) -> Result<PyValue, Stop> {
     budget.make(text.len())?;
     Ok(match (name, args) {
-        ("upper", []) => PyValue::str(filters::cased(text, str::to_uppercase)?),
-        ("lower", []) => PyValue::str(filters::cased(text, str::to_lowercase)?),
+        ("upper", []) => PyValue::str(texts::cased(text, str::to_uppercase)?),
+        ("lower", []) => PyValue::str(texts::cased(text, str::to_lowercase)?),
         ("strip", []) => PyValue::str(text.trim_matches(is_space)),
         ("lstrip", []) => PyValue::str(text.trim_start_matches(is_space)),
         ("rstrip", []) => PyValue::str(text.trim_end_matches(is_space)),
         ("startswith", [PyValue::Str(start)]) => PyValue::Bool(text.starts_with(&**start)),
         ("endswith", [PyValue::Str(end)]) => PyValue::Bool(text.ends_with(&**end)),
-        ("replace", [PyValue::Str(old), PyValue::Str(new)]) => filters::replaced(text, old, new, budget)?,
+        ("replace", [PyValue::Str(old), PyValue::Str(new)]) => texts::replaced(text, old, new, budget)?,
+        ("isdigit", []) if text.is_ascii() => PyValue::Bool(checks::is_digits(text)),
         ("split", []) => split(text.split(is_space).filter(|part| !part.is_empty()), budget)?,
         ("split", [PyValue::Str(separator)]) if separator.is_empty() => {
             return Err(Stop::value("a text can't be split at an empty text"));
@@ -89,7 +116,7 @@ fn joined_texts(separator: &str, items: &PyValue, budget: &mut Budget) -> Result
     if let Some(other) = items.iter().find(|item| !matches!(item, PyValue::Str(_))) {
         return Err(Stop::value(format!("`.join()` takes texts, and one of them is {}", other.kind())));
     }
-    filters::joined(&items, separator, budget)
+    texts::joined(&items, separator, budget)
 }
 
 /// `range(…)`: a list here, since only loops and some filters may have it.

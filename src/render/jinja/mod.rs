@@ -9,17 +9,31 @@
 //! `foreign` refuses what is a host's · `recognise` decides what is accepted · `evaluate` statements · `expression` · `filters`, `methods` · `lazy` variables
 //! whose texts are templates · `value` and `operators` Python's values.
 
+mod applied;
+mod change;
+mod checks;
+mod comment;
 mod evaluate;
 mod expression;
 mod filters;
 mod foreign;
+mod formats;
 mod json;
 mod lazy;
+mod lists;
+mod literals;
+mod lookup;
+mod macros;
+mod maps;
 mod methods;
 mod operators;
+mod picks;
 mod recognise;
 mod stop;
+mod texts;
 mod value;
+mod versions;
+mod words;
 
 use minijinja::machinery;
 use minijinja::syntax::SyntaxConfig;
@@ -40,10 +54,9 @@ pub(super) fn refuse_foreign(content: &[u8], variables: &Variables) -> Result<()
 /// Renders a template.
 pub(super) fn render(content: &[u8], variables: &Variables, budget: Budget) -> Result<String, Stop> {
     let text = decode(content)?;
-    let (source, removed) = without_override(text)?;
-    let mut evaluator = Evaluator::new(variables, budget);
-    let rendered = evaluator.template(source, recognise::Kind::File).map_err(|stop| stop.moved(removed))?;
-    Ok(with_newlines_of(text, rendered.text))
+    let (source, removed, blocks) = without_override(text)?;
+    let rendered = Evaluator::file(normalised(source), blocks, variables, budget);
+    Ok(with_newlines_of(text, rendered.map_err(|stop| stop.moved(removed))?))
 }
 
 /// The text of a template.
@@ -61,18 +74,34 @@ pub(super) fn normalised(source: &str) -> String {
     source.replace("\r\n", "\n").replace('\r', "\n")
 }
 
-/// Parses normalised source with the settings of Ansible's template module.
-pub(super) fn parse(source: &str) -> Result<machinery::ast::Stmt<'_>, Stop> {
-    machinery::parse(source, "template", syntax()?).map_err(|error| {
+/// What becomes of the white space around blocks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Blocks {
+    /// Whether the line end after a block goes with it.
+    trim: bool,
+    /// Whether the white space before a block goes with it, where nothing else stands before it on its line.
+    lstrip: bool,
+}
+
+impl Default for Blocks {
+    /// As the template module has it.
+    fn default() -> Self {
+        Self { trim: true, lstrip: false }
+    }
+}
+
+/// Parses normalised source.
+pub(super) fn parse(source: &str, blocks: Blocks) -> Result<machinery::ast::Stmt<'_>, Stop> {
+    machinery::parse(source, "template", syntax(blocks)?).map_err(|error| {
         let offset = error.range().map_or(source.len(), |range| range.start);
         let message = error.detail().map_or_else(|| error.kind().to_string(), str::to_owned);
         Stop::new(Code::Syntax, message, "").at(offset)
     })
 }
 
-/// The syntax of the template module: Jinja2's, with `trim_blocks`.
-pub(super) fn syntax() -> Result<SyntaxConfig, Stop> {
-    let built = SyntaxConfig::builder().trim_blocks(true).build();
+/// Jinja2's syntax.
+pub(super) fn syntax(blocks: Blocks) -> Result<SyntaxConfig, Stop> {
+    let built = SyntaxConfig::builder().trim_blocks(blocks.trim).lstrip_blocks(blocks.lstrip).build();
     built.map_err(|error| Stop::new(Code::Syntax, error.to_string(), ""))
 }
 
@@ -84,21 +113,22 @@ pub(super) fn with_newlines_of(source: &str, mut rendered: String) -> String {
     rendered
 }
 
-/// Takes off a first line `#jinja2: …` that says what is so anyway; also gives its length in bytes.
-fn without_override(source: &str) -> Result<(&str, usize), Stop> {
-    const DEFAULTS: [(&str, &str); 3] =
-        [("trim_blocks", "True"), ("lstrip_blocks", "False"), ("keep_trailing_newline", "False")];
-    let Some(rest) = source.strip_prefix("#jinja2:") else { return Ok((source, 0)) };
+/// Takes off a first line `#jinja2: …`; gives the rest, the length of the line in bytes, and what it sets.
+fn without_override(source: &str) -> Result<(&str, usize, Blocks), Stop> {
+    let mut blocks = Blocks::default();
+    let Some(rest) = source.strip_prefix("#jinja2:") else { return Ok((source, 0, blocks)) };
     let refused = |what: &str| {
-        let help = "settings that are not the defaults are not known here; leave the line out";
+        let help = "known are `trim_blocks` and `lstrip_blocks`, each `True` or `False`";
         Stop::new(Code::NotNative, format!("the first line sets {what} for Jinja2"), help).at(0)
     };
     let (line, body) = rest.split_once('\n').ok_or_else(|| refused("something"))?;
     for pair in line.split(',') {
-        let setting = pair.split_once(':').map(|(key, value)| (key.trim(), value.trim()));
-        if !setting.is_some_and(|setting| DEFAULTS.contains(&setting)) {
-            return Err(refused(&format!("`{}`", pair.trim())));
+        match pair.split_once(':').map(|(key, value)| (key.trim(), value.trim())) {
+            Some(("trim_blocks", value @ ("True" | "False"))) => blocks.trim = value == "True",
+            Some(("lstrip_blocks", value @ ("True" | "False"))) => blocks.lstrip = value == "True",
+            Some(("keep_trailing_newline", "False")) => {}
+            _ => return Err(refused(&format!("`{}`", pair.trim()))),
         }
     }
-    Ok((body, source.len() - body.len()))
+    Ok((body, source.len() - body.len(), blocks))
 }

@@ -5,8 +5,8 @@ use std::rc::Rc;
 
 use minijinja::machinery::ast::BinOpKind;
 
-use super::Stop;
 use super::value::{ITEM, PyValue};
+use super::{Stop, formats};
 use crate::render::limits::Budget;
 
 /// An operator that always looks at both sides.
@@ -24,6 +24,10 @@ pub(super) fn apply(op: BinOpKind, left: &PyValue, right: &PyValue, budget: &mut
             concatenated(&left, &right, budget)?
         }
         BinOpKind::Add => add(left, right, budget)?,
+        BinOpKind::Rem => match (left.defined()?, right) {
+            (PyValue::Str(text), value) => formats::operator(text, value, budget)?,
+            _ => arithmetic(op, left, right)?,
+        },
         _ => arithmetic(op, left, right)?,
     })
 }
@@ -85,7 +89,8 @@ fn integer(value: &PyValue) -> Option<i64> {
     }
 }
 
-fn float(value: &PyValue) -> Result<f64, Stop> {
+/// A number as a float.
+pub(super) fn float(value: &PyValue) -> Result<f64, Stop> {
     // Above this, a whole number can't be made a float without loss, and Python compares without one.
     const EXACT: u64 = 1 << 53;
     match value {
@@ -153,7 +158,7 @@ fn arithmetic(op: BinOpKind, left: &PyValue, right: &PyValue) -> Result<PyValue,
         (left, right) if matches!(op, BinOpKind::Add | BinOpKind::Sub) => {
             return Err(Stop::value(format!("{} and {} can't be added or subtracted", left.kind(), right.kind())));
         }
-        // Python multiplies texts and lists, and formats texts with `%`.
+        // Python multiplies texts and lists.
         _ => return Err(Stop::not_native("this operator with anything but whole numbers")),
     };
     let floored = |quotient: Option<i64>| match quotient {

@@ -1,21 +1,22 @@
 //! What a template may hold: the set of constructs that render as Ansible renders them.
 //!
-//! First the words, which the parser cannot tell apart later or would recurse on; then the syntax tree. Whatever is not
-//! listed here is refused by name, in branches that are never taken too, as Ansible refuses an unknown filter there.
+//! Whatever is not listed here is refused by name, in branches that are never taken too, as Ansible refuses an unknown
+//! filter there.
 
 use std::collections::HashSet;
 
-use minijinja::machinery::ast::{BinOpKind, CallArg, Expr, ForLoop, Spanned, Stmt};
-use minijinja::machinery::{self, Token};
+use minijinja::machinery::ast::{
+    BinOpKind, CallArg, CallBlock, Expr, ForLoop, Macro, Spanned, Stmt, Test, UnaryOpKind,
+};
 
 use super::evaluate::offset;
 use super::expression::is_loop;
-use super::filters::{FILTERS, TESTS};
-use super::methods::{METHODS, VIEWS};
-use super::{Stop, syntax};
-use crate::render::limits::{self, Budget};
+use super::macros::place;
+use super::methods::{CHANGES, METHODS, VIEWS};
+use super::{Stop, literals};
+use crate::render::Variables;
+use crate::render::limits;
 use crate::render::variables::STAMPS;
-use crate::render::{Code, Variables};
 
 /// Whose text is checked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,125 +27,26 @@ pub(super) enum Kind {
     Variable,
 }
 
-/// Checks the words of normalised source, and that the parser can bear them.
-pub(super) fn words(source: &str, kind: Kind, budget: &mut Budget) -> Result<(), Stop> {
-    check_text(source)?;
-    let mut words = Words::default();
-    let mut total = 0;
-    for token in machinery::tokenize(source, false, syntax()?) {
-        budget.spend(1)?;
-        total += 1;
-        if total > limits::WORDS {
-            return Err(limits::limit("the template has more than 250,000 names, operators and texts"));
-        }
-        let (token, span) = token.map_err(|error| {
-            let offset = error.range().map_or(source.len(), |range| range.start);
-            Stop::new(Code::Syntax, error.detail().unwrap_or("this is no template"), "").at(offset)
-        })?;
-        let (start, end) = (span.start_offset as usize, span.end_offset as usize);
-        let raw = source.get(start..end).unwrap_or_default();
-        words.take(&token, raw, kind).map_err(|stop| stop.at(start))?;
-    }
-    Ok(())
-}
-
-/// What depends on the source as a whole: characters that Python and Rust hold for different kinds, and the line end
-/// after `{% raw %}`, which Jinja2 keeps and minijinja drops.
-fn check_text(source: &str) -> Result<(), Stop> {
-    if let Some(at) = source.find(|character| ('\u{1c}'..='\u{1f}').contains(&character)) {
-        return Err(Stop::not_native("a control character").at(at));
-    }
-    for (at, _) in source.match_indices("{%") {
-        let tag = source[at + 2..].trim_start_matches(['-', '+']).trim_start();
-        let end = tag.strip_prefix("raw").map(|rest| rest.trim_start());
-        if end.is_some_and(|end| end.starts_with("%}\n") || end.starts_with("+%}")) {
-            return Err(Stop::not_native("a line end after `{% raw %}`").at(at));
-        }
-    }
-    Ok(())
-}
-
-#[derive(Default)]
-struct Words {
-    /// Since the last opening braces.
-    in_tag: usize,
-    first: bool,
-    after_dot: bool,
-    /// For each open `if`, its branches so far; 0 for `for`.
-    open: Vec<usize>,
-}
-
-impl Words {
-    fn take(&mut self, token: &Token<'_>, raw: &str, kind: Kind) -> Result<(), Stop> {
-        let after_dot = std::mem::replace(&mut self.after_dot, matches!(token, Token::Dot));
-        let first = std::mem::replace(&mut self.first, matches!(token, Token::BlockStart));
-        self.in_tag += 1;
-        match token {
-            Token::VariableStart | Token::BlockStart => self.in_tag = 0,
-            Token::VariableEnd if raw.starts_with('+') => {
-                return Err(Stop::new(Code::Syntax, "`+}}` closes nothing", "write `}}`"));
-            }
-            Token::Ident(word) if first => self.statement(word)?,
-            Token::Str(_) | Token::String(_) => check_literal(raw, kind)?,
-            Token::Int(_) | Token::Int128(_) | Token::Float(_) => check_number(raw, after_dot)?,
-            _ => {}
-        }
-        if self.in_tag > limits::TAG_WORDS {
-            return Err(limits::limit("between two braces stand more than 4,000 names, operators and texts"));
-        }
-        Ok(())
-    }
-
-    /// Counts how deep statements nest. Branches count too: the parser nests each `elif` in the one before.
-    fn statement(&mut self, word: &str) -> Result<(), Stop> {
-        match word {
-            "if" | "for" => self.open.push(0),
-            "endif" | "endfor" => drop(self.open.pop()),
-            "elif" => {
-                if let Some(branches) = self.open.last_mut() {
-                    *branches += 1;
-                }
-            }
-            _ => {}
-        }
-        if self.open.iter().sum::<usize>() + self.open.len() > limits::RECURSION {
-            return Err(limits::limit("statements nest deeper than 100 (recursion)"));
-        }
-        Ok(())
-    }
-}
-
-fn check_literal(raw: &str, kind: Kind) -> Result<(), Stop> {
-    let mut characters = raw.chars();
-    while let Some(character) = characters.next() {
-        let escaped = if character == '\\' { characters.next() } else { continue };
-        // Ansible doubles the backslashes of variables' texts before Jinja2 reads them.
-        if kind == Kind::Variable || !matches!(escaped, Some('n' | 't' | '\\' | '\'' | '"')) {
-            return Err(Stop::not_native("this backslash in a text"));
-        }
-    }
-    Ok(())
-}
-
-fn check_number(raw: &str, after_dot: bool) -> Result<(), Stop> {
-    let is_digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-    let is_whole = |text: &str| is_digits(text) && (text == "0" || !text.starts_with('0'));
-    let known = match raw.split_once('.') {
-        Some((whole, part)) => !after_dot && is_whole(whole) && is_digits(part),
-        None => is_whole(raw),
+/// Checks every construct of a syntax tree; gives the places of the macros that call their `caller()`.
+pub(super) fn tree(tree: &Stmt<'_>, kind: Kind, variables: &Variables) -> Result<HashSet<u32>, Stop> {
+    let mut checker = Checker {
+        kind,
+        variables,
+        own: HashSet::new(),
+        macros: HashSet::new(),
+        calls_back: HashSet::new(),
+        within: Vec::new(),
+        loops: 0,
+        depth: 0,
+        scopes: vec![Scope::default()],
     };
-    if known { Ok(()) } else { Err(Stop::not_native(&format!("the number `{raw}`"))) }
-}
-
-/// Checks every construct of a syntax tree.
-pub(super) fn tree(tree: &Stmt<'_>, kind: Kind, variables: &Variables) -> Result<(), Stop> {
-    let mut checker =
-        Checker { kind, variables, own: HashSet::new(), loops: 0, depth: 0, scopes: vec![Scope::default()] };
     checker.names_set(tree);
-    checker.statement(tree)
+    checker.statement(tree)?;
+    Ok(checker.calls_back)
 }
 
-const FOREIGN: &str = "set the value in the bundle's vars file under a name of its own";
+/// What to do about what is not the bundle's.
+pub(super) const FOREIGN: &str = "set the value in the bundle's vars file under a name of its own";
 
 /// What is said of a name that Ansible knows and that is not known here.
 pub(super) fn foreign(name: &str, variables: &Variables) -> Option<String> {
@@ -169,11 +71,17 @@ pub(super) fn foreign(name: &str, variables: &Variables) -> Option<String> {
     (!known && GLOBALS.contains(&name)).then(|| format!("`{name}`"))
 }
 
-struct Checker<'c> {
-    kind: Kind,
+/// What is known of a syntax tree as far as it was read.
+pub(super) struct Checker<'c> {
+    pub(super) kind: Kind,
     variables: &'c Variables,
     /// Names that the template itself sets.
-    own: HashSet<String>,
+    pub(super) own: HashSet<String>,
+    /// Names of macros.
+    pub(super) macros: HashSet<String>,
+    pub(super) calls_back: HashSet<u32>,
+    /// The macro around, by its place; `None` for the body of a `call`.
+    pub(super) within: Vec<Option<u32>>,
     loops: usize,
     depth: usize,
     /// The file's scope and those of the open loops, the innermost last.
@@ -186,6 +94,8 @@ struct Checker<'c> {
 /// before, even where a variable of that name exists.
 #[derive(Default)]
 struct Scope {
+    /// Names that it begins with: a loop's targets, a macro's parameters.
+    bound: HashSet<String>,
     set: HashSet<String>,
     used_in_loops: HashSet<String>,
 }
@@ -200,6 +110,24 @@ impl Checker<'_> {
                 self.target(&each.target);
                 &[&each.body, &each.else_body]
             }
+            Stmt::WithBlock(with) => {
+                with.assignments.iter().for_each(|(target, _)| self.target(target));
+                &[&with.body]
+            }
+            Stmt::SetBlock(set) => {
+                self.target(&set.target);
+                &[&set.body]
+            }
+            Stmt::FilterBlock(block) => &[&block.body],
+            Stmt::Macro(one) => {
+                self.macros.insert(one.name.to_owned());
+                one.args.iter().for_each(|parameter| self.target(parameter));
+                &[&one.body]
+            }
+            Stmt::CallBlock(call) => {
+                call.macro_decl.args.iter().for_each(|parameter| self.target(parameter));
+                &[&call.macro_decl.body]
+            }
             _ => return,
         };
         for statement in bodies.iter().flat_map(|body| body.iter()) {
@@ -208,11 +136,7 @@ impl Checker<'_> {
     }
 
     fn target(&mut self, target: &Expr<'_>) {
-        match target {
-            Expr::Var(name) => drop(self.own.insert(name.id.to_owned())),
-            Expr::List(list) => list.items.iter().for_each(|item| self.target(item)),
-            _ => {}
-        }
+        targets(target, &mut self.own);
     }
 
     fn statements(&mut self, body: &[Stmt<'_>]) -> Result<(), Stop> {
@@ -223,7 +147,8 @@ impl Checker<'_> {
         match statement {
             Stmt::Template(template) => self.statements(&template.children),
             Stmt::EmitRaw(_) => Ok(()),
-            Stmt::EmitExpr(emit) => self.expression(&emit.expr),
+            // What is put out is gone through first.
+            Stmt::EmitExpr(emit) => self.iterated(&emit.expr),
             Stmt::IfCond(condition) => {
                 self.expression(&condition.expr)?;
                 self.statements(&condition.true_body)?;
@@ -237,17 +162,37 @@ impl Checker<'_> {
                 other => Err(Stop::not_native("setting anything but one name").at(offset(other))),
             },
             Stmt::ForLoop(each) => self.for_loop(each),
-            Stmt::WithBlock(at) => refused("`with`", at),
-            Stmt::SetBlock(at) => refused("`set` with a body", at),
+            Stmt::WithBlock(with) => {
+                if let Some((target, _)) = with.assignments.iter().find(|(target, _)| !matches!(target, Expr::Var(_))) {
+                    return Err(Stop::not_native("`with` of more than one name").at(offset(target)));
+                }
+                self.expressions(with.assignments.iter().map(|(_, expr)| expr))?;
+                self.inner(with.assignments.iter().map(|(target, _)| target), |this| this.statements(&with.body))
+            }
+            Stmt::SetBlock(set) if self.kind == Kind::File => match &set.target {
+                Expr::Var(name) => {
+                    self.inner([], |this| this.statements(&set.body))?;
+                    self.expressions(&set.filter)?;
+                    self.set_in_scope(name.id).map_err(|stop| stop.at(offset(&set.target)))
+                }
+                other => Err(Stop::not_native("setting anything but one name").at(offset(other))),
+            },
+            Stmt::FilterBlock(block) if self.kind == Kind::File => {
+                self.inner([], |this| this.statements(&block.body))?;
+                self.expression(&block.filter)
+            }
+            Stmt::Macro(one) if self.kind == Kind::File => self.macro_(one),
+            Stmt::CallBlock(call) if self.kind == Kind::File => self.call_block(call),
+            Stmt::SetBlock(at) => refused("`set` with a body in a variable", at),
+            Stmt::FilterBlock(at) => refused("`filter` with a body in a variable", at),
+            Stmt::Macro(at) => refused("`macro` in a variable", at),
+            Stmt::CallBlock(at) => refused("`call` in a variable", at),
             Stmt::AutoEscape(at) => refused("`autoescape`", at),
-            Stmt::FilterBlock(at) => refused("`filter` with a body", at),
             Stmt::Block(at) => refused("`block`", at),
             Stmt::Import(at) => refused("`import`", at),
             Stmt::FromImport(at) => refused("`from … import`", at),
             Stmt::Extends(at) => refused("`extends`", at),
             Stmt::Include(at) => refused("`include`", at),
-            Stmt::Macro(at) => refused("`macro`", at),
-            Stmt::CallBlock(at) => refused("`call`", at),
             Stmt::Do(at) => refused("`do`", at),
         }
     }
@@ -266,15 +211,62 @@ impl Checker<'_> {
         }
         self.iterated(&each.iter)?;
         let outside = std::mem::take(&mut self.loops);
-        self.scopes.push(Scope::default());
-        if let Some(filter) = &each.filter_expr {
-            self.expression(filter)?;
-        }
-        self.statements(&each.else_body)?;
-        self.loops = outside + 1;
-        self.statements(&each.body)?;
+        self.inner([], |this| this.statements(&each.else_body))?;
+        self.inner([&each.target], |this| {
+            this.expressions(&each.filter_expr)?;
+            this.loops = outside + 1;
+            this.statements(&each.body)
+        })?;
         self.loops = outside;
+        Ok(())
+    }
+
+    /// Checks what has a scope of its own, which begins with some names.
+    fn inner<'e, 's: 'e>(
+        &mut self,
+        bound: impl IntoIterator<Item = &'e Expr<'s>>,
+        check: impl FnOnce(&mut Self) -> Result<(), Stop>,
+    ) -> Result<(), Stop> {
+        let mut names = HashSet::new();
+        bound.into_iter().for_each(|target| targets(target, &mut names));
+        self.scopes.push(Scope { bound: names, ..Scope::default() });
+        let done = check(self);
         self.scopes.pop();
+        done
+    }
+
+    fn macro_(&mut self, one: &Spanned<Macro<'_>>) -> Result<(), Stop> {
+        if self.scopes.len() > 1 {
+            return refused("a macro within a loop or another macro", one);
+        }
+        let taken = self.own.contains(one.name) || self.variables.get(one.name).is_some();
+        if taken || foreign(one.name, self.variables).is_some() || one.name == "loop" {
+            return refused("a macro that is named as something else is", one);
+        }
+        self.body(one, Some(place(one)))
+    }
+
+    fn call_block(&mut self, block: &Spanned<CallBlock<'_>>) -> Result<(), Stop> {
+        self.called(&block.call).map_err(|stop| stop.at(place(block) as usize))?;
+        self.body(&block.macro_decl, None)
+    }
+
+    fn body(&mut self, one: &Macro<'_>, macro_place: Option<u32>) -> Result<(), Stop> {
+        let mut names = HashSet::new();
+        for parameter in &one.args {
+            let Expr::Var(name) = parameter else { return Err(Stop::not_native("this parameter of a macro")) };
+            if ["caller", "kwargs", "varargs"].contains(&name.id) || !names.insert(name.id) {
+                return Err(Stop::not_native(&format!("a parameter named `{}`", name.id)).at(offset(parameter)));
+            }
+        }
+        let outside = std::mem::take(&mut self.loops);
+        self.within.push(macro_place);
+        self.inner(&one.args, |this| {
+            this.expressions(&one.defaults)?;
+            this.statements(&one.body)
+        })?;
+        self.within.pop();
+        self.loops = outside;
         Ok(())
     }
 
@@ -286,7 +278,7 @@ impl Checker<'_> {
         Ok(())
     }
 
-    fn expression(&mut self, expr: &Expr<'_>) -> Result<(), Stop> {
+    pub(super) fn expression(&mut self, expr: &Expr<'_>) -> Result<(), Stop> {
         self.depth += 1;
         if self.depth > limits::RECURSION {
             return Err(limits::limit("expressions nest deeper than 100 (recursion)").at(offset(expr)));
@@ -314,13 +306,25 @@ impl Checker<'_> {
             Expr::GetItem(get) => self.expressions([&get.expr, &get.subscript_expr]),
             Expr::UnaryOp(unary) => self.expression(&unary.expr),
             Expr::BinOp(binary) => match binary.op {
+                BinOpKind::In => {
+                    self.expression(&binary.left)?;
+                    self.iterated(&binary.right)
+                }
                 BinOpKind::Div => Err(Stop::not_native("`/`")),
                 BinOpKind::Pow => Err(Stop::not_native("`**`")),
+                BinOpKind::ScAnd | BinOpKind::ScOr | BinOpKind::Concat
+                    if [&binary.left, &binary.right].into_iter().any(literals::may_be_undefined) =>
+                {
+                    Err(Stop::not_native("what is worked out of literals alone"))
+                }
                 _ => self.expressions([&binary.left, &binary.right]),
             },
             Expr::Compare(compare) => {
                 self.expression(&compare.expr)?;
                 self.expressions(compare.ops.iter().map(|next| &next.expr))
+            }
+            Expr::IfExpr(choice) if literals::may_be_undefined(&choice.test_expr) => {
+                Err(Stop::not_native("what is worked out of literals alone"))
             }
             Expr::IfExpr(choice) => {
                 self.expressions([&choice.test_expr, &choice.true_expr])?;
@@ -330,24 +334,29 @@ impl Checker<'_> {
             Expr::Tuple(tuple) => self.expressions(&tuple.items),
             Expr::Map(map) => self.expressions(map.keys.iter().chain(&map.values)),
             Expr::Filter(filter) => self.filter(filter.name, filter.expr.as_ref(), &filter.args),
-            Expr::Test(test) => {
-                if !TESTS.contains(&test.name) || !test.args.is_empty() {
-                    return Err(Stop::not_native(&format!("the test `{}`", test.name)));
-                }
-                self.expression(&test.expr)
-            }
+            Expr::Test(test) => self.test(test),
             Expr::Call(call) => match &call.expr {
+                Expr::GetAttr(get) if get.name == "format" => {
+                    self.expression(&get.expr)?;
+                    self.any_arguments(&call.args)
+                }
                 Expr::GetAttr(get) if METHODS.contains(&get.name) => {
                     self.expression(&get.expr)?;
                     self.arguments(&call.args, &[])
+                }
+                Expr::GetAttr(get) if CHANGES.contains(&get.name) => {
+                    let own = matches!(&get.expr, Expr::Var(name) if self.own.contains(name.id));
+                    if !own || self.kind == Kind::Variable {
+                        return Err(Stop::not_native(&format!("`.{}()` on what the template did not set", get.name)));
+                    }
+                    self.expression(&get.expr)?;
+                    self.any_arguments(&call.args)
                 }
                 Expr::GetAttr(get) if VIEWS.contains(&get.name) => {
                     Err(Stop::not_native(&format!("`.{}()` anywhere but in a loop or before `| list`", get.name)))
                 }
                 Expr::GetAttr(get) => Err(Stop::not_native(&format!("the method `.{}()`", get.name))),
-                Expr::Var(name) if name.id == "range" => Err(Stop::not_native("`range()` anywhere but in a loop")),
-                Expr::Var(name) => Err(Stop::not_native(&format!("`{}()`", name.id)).with_help(FOREIGN)),
-                _ => Err(Stop::not_native("this call")),
+                _ => self.called(call),
             },
             Expr::Slice(slice) => {
                 if slice.step.is_some() {
@@ -359,8 +368,23 @@ impl Checker<'_> {
         }
     }
 
+    /// `x is t`. Jinja2 knows no test of a test, and takes no number with a minus for its argument.
+    fn test(&mut self, test: &Test<'_>) -> Result<(), Stop> {
+        let chained = match &test.expr {
+            Expr::Test(_) => true,
+            Expr::UnaryOp(unary) => matches!(unary.expr, Expr::Test(_)),
+            _ => false,
+        };
+        let negative = |arg: &CallArg<'_>| matches!(arg, CallArg::Pos(Expr::UnaryOp(unary)) if matches!(unary.op, UnaryOpKind::Neg));
+        if chained || test.args.iter().any(negative) {
+            return Err(Stop::not_native("a test in a test"));
+        }
+        self.tested(test.name, &test.args)?;
+        self.expression(&test.expr)
+    }
+
     /// An expression whose value is only gone through: there, and only there, views and ranges are as good as lists.
-    fn iterated(&mut self, expr: &Expr<'_>) -> Result<(), Stop> {
+    pub(super) fn iterated(&mut self, expr: &Expr<'_>) -> Result<(), Stop> {
         let Expr::Call(call) = expr else { return self.expression(expr) };
         match &call.expr {
             Expr::GetAttr(get) if VIEWS.contains(&get.name) && call.args.is_empty() => self.expression(&get.expr),
@@ -369,57 +393,27 @@ impl Checker<'_> {
         }
     }
 
-    fn filter(&mut self, name: &str, operand: Option<&Expr<'_>>, args: &[CallArg<'_>]) -> Result<(), Stop> {
-        let known = FILTERS.iter().find(|(known, _)| *known == name);
-        let Some((_, names)) = known else {
-            let near = FILTERS.iter().find(|(known, _)| strsim::damerau_levenshtein(known, name) == 1);
-            let mut stop = Stop::not_native(&format!("the filter `{name}`"));
-            if let Some((near, _)) = near {
-                stop.help = format!("did you mean `{near}`?");
+    /// Remembers that a name is used, in all scopes around up to the one that it belongs to.
+    pub(super) fn use_name(&mut self, name: &str) {
+        let mut inner = false;
+        for scope in self.scopes.iter_mut().rev() {
+            if inner {
+                scope.used_in_loops.insert(name.to_owned());
             }
-            return Err(stop);
-        };
-        if name == "string" && self.kind == Kind::Variable {
-            return Err(Stop::not_native("the filter `string` in a variable"));
-        }
-        if args.len() > names.len() {
-            return Err(Stop::not_native(&format!("`{name}` with so many arguments")));
-        }
-        if let Some(operand) = operand {
-            match name {
-                "list" | "join" | "sort" | "length" | "count" => self.iterated(operand)?,
-                _ => self.expression(operand)?,
+            if scope.bound.contains(name) {
+                return;
             }
+            inner = true;
         }
-        self.arguments(args, names).map_err(|mut stop| {
-            stop.message = stop.message.replace("this argument", &format!("this argument of `{name}`"));
-            stop
-        })
-    }
-
-    fn arguments(&mut self, args: &[CallArg<'_>], names: &[&str]) -> Result<(), Stop> {
-        let mut given = HashSet::new();
-        for (place, arg) in args.iter().enumerate() {
-            let (name, expr) = match arg {
-                CallArg::Pos(expr) => (names.get(place).copied(), expr),
-                CallArg::Kwarg(name, expr) if names.contains(name) => (Some(*name), expr),
-                CallArg::Kwarg(_, expr) | CallArg::PosSplat(expr) | CallArg::KwargSplat(expr) => {
-                    return Err(Stop::not_native("this argument").at(offset(expr)));
-                }
-            };
-            if name.is_some_and(|name| !given.insert(name)) {
-                return Err(Stop::not_native("this argument").at(offset(expr)));
-            }
-            self.expression(expr)?;
-        }
-        Ok(())
     }
 
     fn name(&mut self, name: &str) -> Result<(), Stop> {
-        if let Some((_, outer)) = self.scopes.split_last_mut() {
-            for scope in outer {
-                scope.used_in_loops.insert(name.to_owned());
-            }
+        self.use_name(name);
+        if self.macros.contains(name) {
+            return Err(Stop::not_native("a macro that is not called"));
+        }
+        if name == "kwargs" && !self.within.is_empty() {
+            return Err(Stop::not_native("`kwargs` in a macro"));
         }
         if self.own.contains(name) {
             return Ok(());
@@ -441,6 +435,15 @@ impl Checker<'_> {
             return Err(Stop::not_native("`loop` outside of a loop's body"));
         }
         if PARTS.contains(&part) { Ok(()) } else { Err(Stop::not_native(&format!("`loop.{part}`"))) }
+    }
+}
+
+/// The names that a target sets.
+fn targets(target: &Expr<'_>, names: &mut HashSet<String>) {
+    match target {
+        Expr::Var(name) => drop(names.insert(name.id.to_owned())),
+        Expr::List(list) => list.items.iter().for_each(|item| targets(item, names)),
+        _ => {}
     }
 }
 

@@ -28,7 +28,8 @@ impl Stop {
 
     /// A construct or value that is not known to render as Ansible renders it.
     pub(super) fn not_native(what: &str) -> Self {
-        let help = "known are text, variables, if, for, set, comparisons and the common filters";
+        let help =
+            "known are text, variables, if, for, set, with, macro, call, filter, comparisons, common filters and tests";
         Self::new(Code::NotNative, format!("{what} is not known to render as Ansible does"), help)
     }
 

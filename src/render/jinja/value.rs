@@ -5,7 +5,7 @@ use std::rc::Rc;
 use super::Stop;
 use crate::domain::value::Value;
 use crate::render::Code;
-use crate::render::limits::Budget;
+use crate::render::limits::{Budget, limit};
 
 /// A value during rendering; cheap to clone.
 #[derive(Clone, Debug)]
@@ -92,6 +92,16 @@ impl PyValue {
         }
     }
 
+    /// Whether it, or what is in it, is an `x if false` without an `else`.
+    pub(super) fn holds_nothing(&self) -> bool {
+        match self {
+            Self::Nothing => true,
+            Self::List(items) | Self::Tuple(items) => items.iter().any(Self::holds_nothing),
+            Self::Map(entries) => entries.iter().any(|(_, value)| value.holds_nothing()),
+            _ => false,
+        }
+    }
+
     /// `bool(value)`.
     pub(super) fn truth(&self) -> Result<bool, Stop> {
         Ok(match self.defined()? {
@@ -155,6 +165,24 @@ impl PyValue {
             }
         }
         budget.make(out.len() - start)
+    }
+
+    /// That so many levels of lists and maps are in it at most: whatever walks through it later recurses.
+    pub(super) fn at_most_deep(&self, levels: usize, budget: &mut Budget) -> Result<(), Stop> {
+        let deeper = || levels.checked_sub(1).ok_or_else(|| limit("lists and maps nest deeper than 100 (recursion)"));
+        match self {
+            Self::List(items) | Self::Tuple(items) => {
+                let levels = deeper()?;
+                budget.spend(1 + items.len() as u64 / 8)?;
+                items.iter().try_for_each(|item| item.at_most_deep(levels, budget))
+            }
+            Self::Map(entries) => {
+                let levels = deeper()?;
+                budget.spend(1 + entries.len() as u64 / 8)?;
+                entries.iter().try_for_each(|(_, value)| value.at_most_deep(levels, budget))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// What `for` goes through.

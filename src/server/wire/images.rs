@@ -2,7 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::domain::image::Image;
+use crate::domain::image::Freshness;
+use crate::engine::memory::ImageRecord;
 
 /// Images of the catalogue, the newest first.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -42,6 +43,38 @@ pub struct ImageView {
     pub pinned: bool,
     /// Whether it is served for a bundle.
     pub served: bool,
+    /// Whether it is what its branch wants; `null` where it serves no bundle of a planned branch.
+    #[serde(default)]
+    pub freshness: Option<FreshnessView>,
+    /// When it was made, in milliseconds since 1970.
+    #[serde(default)]
+    pub made: i64,
+}
+
+/// Whether an image that serves is what its branch wants.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FreshnessView {
+    /// `fresh` or `stale`.
+    pub state: String,
+    /// Why it is stale; empty where it is fresh.
+    pub reason: String,
+}
+
+impl From<&Freshness> for FreshnessView {
+    fn from(freshness: &Freshness) -> Self {
+        let (state, reason) = match freshness {
+            Freshness::Fresh => ("fresh", ""),
+            Freshness::Stale(reason) => ("stale", reason.as_str()),
+        };
+        Self { state: state.to_owned(), reason: reason.to_owned() }
+    }
+}
+
+impl FreshnessView {
+    /// Whether it is stale.
+    pub fn is_stale(&self) -> bool {
+        self.state == "stale"
+    }
 }
 
 /// One driver's copy of an image.
@@ -58,8 +91,9 @@ pub struct CopyView {
 }
 
 impl ImageView {
-    /// An image and whether it is served.
-    pub fn new(image: &Image, served: bool) -> Self {
+    /// An image, and whether it is what its branch wants.
+    pub fn new(record: &ImageRecord, freshness: Option<&Freshness>) -> Self {
+        let image = &record.image;
         let state = image.state.word().to_owned();
         Self {
             image: image.id.to_string(),
@@ -83,7 +117,9 @@ impl ImageView {
             base: image.lineage.base.to_string(),
             commit: image.lineage.commit.to_string(),
             pinned: image.pinned,
-            served,
+            served: record.served,
+            freshness: freshness.map(FreshnessView::from),
+            made: record.made.0,
             state,
         }
     }

@@ -105,4 +105,7 @@ pub struct BundleView {
     pub stages: Vec<StageView>,
     /// What failed in its last build.
     pub error: Option<ErrorView>,
+    /// When its last build ended, in milliseconds since 1970; `null` while it has not.
+    #[serde(default)]
+    pub ended: Option<i64>,
 }
