@@ -130,8 +130,8 @@ fn bundle_check(bundle: &BundleReading, looked: &Looked) -> BundleCheck {
 fn stage_checks(pipeline: &Pipeline) -> Vec<StageCheck> {
     let steps = |stage: Stage| match stage {
         Stage::Boot => Some(pipeline.boot.changes.as_slice()),
-        Stage::Provision => pipeline.provision.as_ref().map(|provision| provision.steps.as_slice()),
-        Stage::Test => pipeline.test.as_ref().map(|test| test.steps.as_slice()),
+        Stage::Provision => pipeline.provision.as_ref().map(|provision| provision.steps.as_ref()),
+        Stage::Test => pipeline.test.as_ref().map(|test| test.steps.as_ref()),
         _ => None,
     };
     pipeline

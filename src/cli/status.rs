@@ -21,15 +21,28 @@ fn describe(status: &StatusView, style: Style) -> String {
     }
     let shown: Vec<&BundleView> = status.bundles.iter().filter(|bundle| bundle.state != "fresh").collect();
     // A healthy factory is quiet, unless it is so small that every bundle fits on a screen.
-    let shown = if shown.is_empty() { status.bundles.iter().collect() } else { shown };
+    let shown: Vec<&BundleView> = if shown.is_empty() { status.bundles.iter().collect() } else { shown };
     if !shown.is_empty() {
         out.push('\n');
     }
     let width = shown.iter().map(|bundle| bundle.bundle.chars().count()).max().unwrap_or(0);
-    for bundle in shown {
+    for bundle in &shown {
         bundle_lines(&mut out, bundle, width, style);
     }
+    out.push_str(&left_out(status, &shown));
     footer(&mut out, status, style);
+    out
+}
+
+/// How many of each state are not shown, where there are very many; fresh ones are not missed.
+fn left_out(status: &StatusView, shown: &[&BundleView]) -> String {
+    let mut out = String::new();
+    for (state, count) in status.counts.iter().filter(|(state, _)| *state != "fresh") {
+        let left = count - shown.iter().filter(|bundle| bundle.state == *state).count().min(*count);
+        if left > 0 {
+            let _ = writeln!(out, "… and {left} more {state}: factoryd status --json lists them");
+        }
+    }
     out
 }
 

@@ -201,7 +201,8 @@ impl Checker {
             }
         };
         let origin = self.origin(group);
-        let branches = texts(g, "branches").map(|(texts, _)| texts.iter().map(Branch::new).collect());
+        let branches =
+            texts(g, "branches").map(|(texts, _)| texts.iter().map(|text| Branch::from(text.as_str())).collect());
         let poll = time(g, "poll").unwrap_or(Duration::from_secs(60));
         let network_full = self.pipelines(group);
         Some(Repository { name: name?, origin: origin?, branches: branches.unwrap_or_default(), poll, network_full })
@@ -271,7 +272,7 @@ impl Checker {
         }
         let settings =
             DriverSettings { kind: kind?, accelerator, host_key, cpus: count(g, "cpus"), memory: size(g, "memory") };
-        Some((DriverName::new(&group.name), settings))
+        Some((DriverName::from(group.name.as_str()), settings))
     }
 
     fn default_driver(&mut self, top: Option<&Group>, settings: &Settings, written: &BTreeSet<&str>) {

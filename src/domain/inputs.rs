@@ -15,6 +15,7 @@ use sha2::{Digest as _, Sha256};
 use super::id::{Digest, Fingerprint, Oid};
 use super::path::RepoPath;
 use super::pipeline::Stage;
+use super::pool::Pool;
 use super::tree::EntryKind;
 
 /// The way fingerprints are made. A change of the way gets a new number, and stored inputs are hashed again under it.
@@ -46,9 +47,9 @@ pub enum Input {
     /// A value out of the pipeline or the vars.
     Value {
         /// What it is the value of: `bundle.img_base`, `step 2 shell`.
-        name: String,
+        name: Arc<str>,
         /// The value, in one canonical text.
-        text: String,
+        text: Arc<str>,
     },
     /// The declared fingerprint of another bundle's disk, which this one is based on.
     Base {
@@ -61,7 +62,7 @@ pub enum Input {
 
 impl Input {
     /// A value input.
-    pub fn value(name: impl Into<String>, text: impl Into<String>) -> Self {
+    pub fn value(name: impl Into<Arc<str>>, text: impl Into<Arc<str>>) -> Self {
         Self::Value { name: name.into(), text: text.into() }
     }
 
@@ -79,7 +80,7 @@ impl Input {
         match self {
             Self::File { from: From::Bundle, path, .. } => path.to_string(),
             Self::File { from: From::Root, path, .. } => format!("/{path}"),
-            Self::Value { name, .. } => name.clone(),
+            Self::Value { name, .. } => name.to_string(),
             Self::Base { bundle, .. } => format!("base {bundle}"),
         }
     }
@@ -215,6 +216,11 @@ impl Inputs {
         Self { own: inputs.into(), shared: Arc::default() }
     }
 
+    /// Has these inputs share with others in the pool what they have too.
+    pub fn share(&mut self, pool: &mut Pool) {
+        self.own = pool.inputs(std::mem::take(&mut self.own));
+    }
+
     /// The inputs, sorted, each once.
     pub fn iter(&self) -> impl Iterator<Item = &Input> {
         let own = std::iter::once(&self.own);
@@ -246,6 +252,11 @@ impl Inputs {
     pub fn contains(&self, input: &Input) -> bool {
         let is_in = |part: &[Input]| part.binary_search(input).is_ok();
         is_in(&self.own) || self.shared.iter().any(|shared| is_in(&shared.inputs().own))
+    }
+
+    /// Whether both lie in the same memory: the quick way to see that they are equal.
+    pub fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.own, &other.own) && self.shared == other.shared
     }
 
     /// How many there are.

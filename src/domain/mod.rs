@@ -14,6 +14,7 @@ pub mod path;
 pub mod pipeline;
 pub mod places;
 pub mod plan;
+pub mod pool;
 pub mod range;
 pub mod retention;
 pub mod template;

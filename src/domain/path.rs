@@ -1,12 +1,13 @@
 //! Paths inside a repository: bytes as git has them, always relative, never leaving the root.
 
 use std::fmt;
+use std::sync::Arc;
 
 /// A path inside a repository, `/` between its parts, without a leading or trailing `/`; the root is empty.
 ///
-/// Git promises bytes, not UTF-8, so this keeps bytes and prints what is not UTF-8 as U+FFFD.
+/// Git promises bytes, not UTF-8, so this keeps bytes and prints what is not UTF-8 as U+FFFD. A clone shares them.
 #[derive(Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct RepoPath(Vec<u8>);
+pub struct RepoPath(Arc<[u8]>);
 
 impl RepoPath {
     /// The repository's root.
@@ -35,7 +36,7 @@ impl RepoPath {
                 name => parts.push(name),
             }
         }
-        Some(Self(parts.join(&b'/')))
+        Some(Self(parts.join(&b'/').into()))
     }
 
     /// The bytes.
@@ -66,7 +67,12 @@ impl RepoPath {
     /// The directory this lies in; the root lies in itself.
     pub fn parent(&self) -> Self {
         let cut = self.0.iter().rposition(|byte| *byte == b'/').unwrap_or(0);
-        Self(self.0[..cut].to_vec())
+        Self(self.0[..cut].into())
+    }
+
+    /// Whether somebody else holds these very bytes too.
+    pub(super) fn is_shared(&self) -> bool {
+        Arc::strong_count(&self.0) > 1
     }
 
     /// What is left of this path below a directory; `None` where it does not lie in it.
@@ -78,7 +84,7 @@ impl RepoPath {
         if rest.is_empty() {
             return Some(Self::root());
         }
-        rest.strip_prefix(b"/").map(|rest| Self(rest.to_vec()))
+        rest.strip_prefix(b"/").map(|rest| Self(rest.into()))
     }
 }
 

@@ -5,11 +5,13 @@
 
 mod step;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::expression::Text;
 use super::id::Digest;
 use super::path::RepoPath;
+use super::pool::Pool;
 
 pub use self::step::{Action, Course, Laid, Network, Play, Staged, Step, StepPath};
 
@@ -93,6 +95,14 @@ pub struct Pipeline {
 }
 
 impl Pipeline {
+    /// Has this pipeline share with others in the pool what they have too.
+    pub fn share(&mut self, pool: &mut Pool) {
+        let provision = self.provision.as_mut().map(|provision| &mut provision.steps);
+        for steps in provision.into_iter().chain(self.test.as_mut().map(|test| &mut test.steps)) {
+            *steps = pool.steps(Arc::clone(steps));
+        }
+    }
+
     /// The stages that this pipeline has, in order.
     pub fn stages(&self) -> impl Iterator<Item = Stage> + '_ {
         Stage::ALL.into_iter().filter(|stage| match stage {
@@ -255,8 +265,8 @@ pub enum RecipeContent {
 /// The `provision` stage.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Provision {
-    /// What to do, in order.
-    pub steps: Vec<Step>,
+    /// What to do, in order; one list for all bundles of a pipeline whose steps mention none of them.
+    pub steps: Arc<[Step]>,
     /// How long the result may be used; `None` is for ever.
     pub expire: Option<Duration>,
     /// How long the stage may take.
@@ -266,8 +276,8 @@ pub struct Provision {
 /// The `test` stage.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Test {
-    /// What to do, in order.
-    pub steps: Vec<Step>,
+    /// What to do, in order; as in [`Provision`].
+    pub steps: Arc<[Step]>,
     /// Ports of the guest that host steps reach.
     pub ports: Vec<u16>,
     /// JUnit reports to read: globs below the bundle.
@@ -293,7 +303,7 @@ pub struct Render {
     /// The directory of the templates, below the bundle.
     pub templates: RepoPath,
     /// The vars that templates see, as the bundle's file has them: shared, since they can be large.
-    pub vars: std::sync::Arc<super::value::Value>,
+    pub vars: Arc<super::value::Value>,
     /// What becomes of what looks wrong in an output.
     pub lint: Lint,
 }

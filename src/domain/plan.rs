@@ -105,7 +105,7 @@ pub struct Candidate<'a> {
 pub type ServedPrints = HashMap<RepoPath, Vec<(Stage, Fingerprint)>>;
 
 /// What is known about results: everything a plan depends on besides the commit.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Facts {
     /// Declared fingerprints whose result is kept and usable.
     pub kept: HashMap<Fingerprint, Kept>,
@@ -312,7 +312,7 @@ fn inputs_of(stage: Stage, last: &[(Stage, Inputs)]) -> Option<&Inputs> {
 /// What of a stage's own inputs differs from its last result.
 fn differences(need: &StageNeed<'_>, last: &[(Stage, Inputs)]) -> Vec<Difference> {
     match inputs_of(need.stage, last) {
-        Some(before) if before.digest() != need.own_digest => need.own.differences(before),
+        Some(before) if !before.is(need.own) && before.digest() != need.own_digest => need.own.differences(before),
         _ => Vec::new(),
     }
 }

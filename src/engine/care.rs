@@ -11,7 +11,7 @@ use super::{Engine, reaper, unpoisoned};
 use crate::domain::id::{BuildNo, DiskId};
 use crate::domain::image::ImageState;
 use crate::domain::retention::{Decision, KeptImage, KeptResult, Needed, Retention, decide};
-use crate::store::{BuildRecord, Payload, ResultNo, StageResult, StoreError};
+use crate::store::{BuildRecord, OpenBuild, Payload, ResultNo, StageResult, StoreError};
 
 /// What was deprecated, removed and freed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -63,7 +63,7 @@ impl Engine {
     }
 
     async fn decide_retention(&self) -> Result<Decision<ResultNo>, StoreError> {
-        let unfinished = self.store().unfinished().await?;
+        let unfinished = self.store().open_builds().await?;
         let results = self.store().all_results().await?;
         let mut kept = Vec::with_capacity(results.len());
         for result in results {
@@ -80,13 +80,14 @@ impl Engine {
         Ok(decide(&images, &kept, &self.needed(&unfinished).await?, retention, self.clock().now()))
     }
 
-    async fn needed(&self, unfinished: &[BuildRecord]) -> Result<Needed, StoreError> {
+    async fn needed(&self, unfinished: &[OpenBuild]) -> Result<Needed, StoreError> {
         let mut needed = Needed {
-            builds: unfinished.iter().map(|record| record.order.number).collect::<BTreeSet<BuildNo>>(),
+            builds: unfinished.iter().map(|build| build.number).collect::<BTreeSet<BuildNo>>(),
             ..Needed::default()
         };
-        let awaited = self.store().declared_unfinished().await?.into_values().flatten();
-        needed.awaited.extend(awaited.map(|(_, declared)| declared));
+        for declared in self.store().declared_unfinished().await?.values() {
+            needed.awaited.extend(declared.iter().map(|(_, declared)| *declared));
+        }
         // Known also before the first plan, which says what is wanted.
         needed.fingerprints.extend(self.store().all_served_prints().await?);
         for wanted in unpoisoned(&self.shared.wanted).values().flat_map(|wanted| wanted.values()) {
@@ -112,7 +113,7 @@ impl Engine {
     /// Whether a build that runs may use a disk that no row names yet.
     async fn backs(&self, disk: &DiskId) -> Result<bool, StoreError> {
         // While anything runs, bases stay: a build may be about to boot from one.
-        let unfinished = self.store().unfinished().await?;
+        let unfinished = self.store().open_builds().await?;
         Ok(!unfinished.is_empty() && disk.as_str().starts_with("base-"))
     }
 }

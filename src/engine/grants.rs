@@ -49,8 +49,8 @@ impl Engine {
             pipeline
                 .provision
                 .iter()
-                .flat_map(|stage| &stage.steps)
-                .chain(pipeline.test.iter().flat_map(|stage| &stage.steps))
+                .flat_map(|stage| stage.steps.iter())
+                .chain(pipeline.test.iter().flat_map(|stage| stage.steps.iter()))
         };
         let file = pipeline.file.as_ref().map(ToString::to_string).unwrap_or_default();
         let policy = self.policy().repository(&order.key.repository);

@@ -96,6 +96,8 @@ struct Shared {
     left: Mutex<Option<Arc<disk::Left>>>,
     /// Why queued builds wait, as the scheduler last saw it.
     waits: Mutex<BTreeMap<BuildNo, String>>,
+    /// What was looked up for the newest plan of each tracked branch.
+    known: Mutex<HashMap<(RepoName, Branch), planner::Known>>,
     /// What the newest plan of each tracked branch said.
     plans: Mutex<BTreeMap<(RepoName, Branch), views::LastPlan>>,
     /// The branches of each repository as they were last planned, and when.
@@ -208,6 +210,7 @@ impl Engine {
                 parts,
                 drivers,
                 caches,
+                known: Mutex::default(),
                 plans: Mutex::default(),
                 wanted: Mutex::default(),
                 outlooks: Mutex::default(),

@@ -5,6 +5,7 @@
 //! supersedes the queued ones whose inputs are no longer the newest, and remembers the tip as planned.
 
 mod asked;
+mod facts;
 
 use std::collections::{BTreeSet, HashMap};
 use std::path::PathBuf;
@@ -14,16 +15,17 @@ use std::time::{Duration, Instant};
 use thiserror::Error;
 use tracing::{debug, info, instrument};
 
+pub(super) use self::facts::Known;
 use super::policies::Policies;
 use super::ports::{CommitInfo, PortError, Tip};
 use super::{Engine, Outlook, Stopped, unpoisoned};
 use crate::blocking;
-use crate::domain::build::{BuildState, Moment, Order};
+use crate::domain::build::{BuildState, Order};
 use crate::domain::bundle::BundleKey;
 use crate::domain::id::{Branch, CommitId, Fingerprint, RepoName};
 use crate::domain::path::RepoPath;
 use crate::domain::pipeline::Stage;
-use crate::domain::plan::{Action, BundlePlan, Facts, Kept, Plan, ServedPrints, StagePlan, plan, plan_bundle};
+use crate::domain::plan::{Action, BundlePlan, Plan, plan};
 use crate::domain::tree::TreeError;
 use crate::manifest::fault::Fault;
 use crate::manifest::read;
@@ -76,15 +78,15 @@ pub enum PlanError {
 }
 
 /// Decides on a thread that may take long: inputs may be many.
-async fn planned(read: Read, base: Option<CommitId>, facts: Facts, policies: Policies) -> (Read, Arc<Plan>) {
+async fn planned(read: Read, base: Option<CommitId>, known: Known, policies: Policies) -> (Read, Arc<Plan>, Known) {
     blocking::run(move || {
         let mut candidates = read.reading.candidates();
         for candidate in &mut candidates {
             let said = policies.as_ref().and_then(|policies| policies.get(candidate.bundle));
             candidate.policy = said.copied().unwrap_or(candidate.policy);
         }
-        let plan = plan(read.commit.clone(), base, &candidates, &facts);
-        (read, Arc::new(plan))
+        let plan = plan(read.commit.clone(), base, &candidates, known.facts());
+        (read, Arc::new(plan), known)
     })
     .await
 }
@@ -220,9 +222,13 @@ impl Engine {
     ) -> Result<Planned, PlanError> {
         let began = Instant::now();
         let read = self.read(repository, tip.commit.clone()).await?;
-        let facts = self.facts(repository, &tip.branch, tracked, heads.1.as_ref(), &read.reading).await?;
+        let known = if tracked { self.take_known(repository, &tip.branch) } else { Known::default() };
+        let known = self.facts(repository, &tip.branch, tracked, heads.1.as_ref(), &read.reading, known).await?;
         let policies = self.policies(repository, Some(&tip.branch), heads).await;
-        let (read, plan) = planned(read, None, facts, policies).await;
+        let (read, plan, known) = planned(read, None, known, policies).await;
+        if tracked {
+            self.remember_known(repository, &tip.branch, known);
+        }
         let queued = if tracked { self.queue(repository, tip, &read, &plan).await? } else { Vec::new() };
         let planned = Planned {
             repository: repository.clone(),
@@ -241,76 +247,6 @@ impl Engine {
         Ok(planned)
     }
 
-    /// What is known about the bundles of a reading. An untracked branch is compared with what the default branch serves.
-    async fn facts(
-        &self,
-        repository: &RepoName,
-        branch: &Branch,
-        tracked: bool,
-        head: Option<&Branch>,
-        reading: &Reading,
-    ) -> Result<Facts, StoreError> {
-        let serving = if tracked { branch } else { head.unwrap_or(branch) };
-        let served = self.store().served_prints(repository, serving).await?;
-        // What is served as it should be needs no further look: usually that is nearly everything.
-        let open = reading
-            .bundles
-            .iter()
-            .filter_map(|bundle| Some((&bundle.path, bundle.verdict.as_ref().ok()?.as_ref())))
-            .filter(|(path, buildable)| {
-                !served.get(*path).is_some_and(|served| buildable.prints().eq(served.iter().copied()))
-            })
-            .collect();
-        self.facts_about(repository, serving, tracked, served, open).await
-    }
-
-    /// What a plan says now of each stage of a build, so that the build can say why each one runs.
-    pub(super) async fn stage_plans(&self, order: &Order, buildable: &Buildable) -> Result<Vec<StagePlan>, StoreError> {
-        let (repository, path) = (&order.key.repository, &order.key.path);
-        let head = if order.tracked { None } else { self.tips(repository).await.ok().and_then(|(_, head)| head) };
-        let serving = head.unwrap_or_else(|| order.key.branch.clone());
-        let key = BundleKey { branch: serving.clone(), ..order.key.clone() };
-        let served = self.store().served_of(&key).await?.map(|served| (path.clone(), served.stages));
-        let served = Arc::new(served.into_iter().collect());
-        let mut facts = self.facts_about(repository, &serving, order.tracked, served, vec![(path, buildable)]).await?;
-        // Somebody asked for it, whatever failed before.
-        facts.failed.clear();
-        Ok(plan_bundle(&buildable.candidate(path), &facts).stages)
-    }
-
-    async fn facts_about(
-        &self,
-        repository: &RepoName,
-        serving: &Branch,
-        tracked: bool,
-        served: Arc<ServedPrints>,
-        bundles: Vec<(&RepoPath, &Buildable)>,
-    ) -> Result<Facts, StoreError> {
-        let all: Vec<Fingerprint> =
-            bundles.iter().flat_map(|(_, buildable)| buildable.stages.iter().map(|stage| stage.declared)).collect();
-        let now = self.clock().now();
-        let driver = &self.policy().driver;
-        let mut kept: HashMap<Fingerprint, Kept> = HashMap::new();
-        for (print, result) in self.store().results(repository, all.clone(), driver, tracked, Moment(i64::MIN)).await? {
-            let is_over = result.expires.is_some_and(|expires| expires <= now);
-            kept.insert(print, if is_over { Kept::Expired } else { Kept::Usable });
-        }
-        let failed = self.store().failures(repository, all, tracked).await?;
-        let key =
-            |path: &RepoPath| BundleKey { repository: repository.clone(), branch: serving.clone(), path: path.clone() };
-        let keys = bundles.iter().map(|(path, _)| key(path)).collect();
-        let last =
-            self.store().last_inputs_of(keys).await?.into_iter().map(|(key, inputs)| (key.path, inputs)).collect();
-        // Of one bundle alone nobody asks which of them is cheaper.
-        let many =
-            if bundles.len() > 1 { bundles.iter().map(|(path, _)| (*path).clone()).collect() } else { Vec::new() };
-        let durations = self.store().last_durations(repository, many).await?;
-        let open = self.store().open_builds().await?.into_iter();
-        let ours = open.filter(|build| build.key.repository == *repository && build.key.branch == *serving);
-        let active = ours.map(|build| build.key.path).collect();
-        Ok(Facts { kept, failed, served, unbuildable: Vec::new(), last, durations, active })
-    }
-
     async fn queue(
         &self,
         repository: &RepoName,
@@ -327,7 +263,7 @@ impl Engine {
         let active = self.active(repository, &tip.branch).await?;
         let mut batch = Enqueue { at: self.clock().now(), ..Enqueue::default() };
         batch.planned = Some((repository.clone(), tip.branch.clone(), tip.commit.clone()));
-        let mut under_way: HashMap<&RepoPath, Vec<&Prints>> = HashMap::new();
+        let mut under_way: HashMap<&RepoPath, Vec<&[(Stage, Fingerprint)]>> = HashMap::new();
         for (build, declared) in &active {
             self.supersede(build, declared, &tip.commit, &mut batch);
             if build.until.is_none() {
@@ -337,7 +273,7 @@ impl Engine {
         for bundle in plan.bundles.iter().filter(|bundle| bundle.action.is_work()) {
             let Some(buildable) = read.reading.buildable(&bundle.bundle) else { continue };
             let wanted = prints(buildable);
-            if !under_way.get(&bundle.bundle).is_some_and(|builds| builds.contains(&&wanted)) {
+            if !under_way.get(&bundle.bundle).is_some_and(|builds| builds.contains(&wanted.as_slice())) {
                 let new = new_build(key(&bundle.bundle), tip.commit.clone(), bundle, buildable);
                 batch.new.push(NewBuild { tracked: true, ..new });
             }
@@ -357,7 +293,7 @@ impl Engine {
 
     /// A queued build whose inputs are not the newest is superseded; a running one goes on and will not publish, unless
     /// its bundle is gone.
-    fn supersede(&self, build: &OpenBuild, declared: &Prints, commit: &CommitId, batch: &mut Enqueue) {
+    fn supersede(&self, build: &OpenBuild, declared: &[(Stage, Fingerprint)], commit: &CommitId, batch: &mut Enqueue) {
         let wanted = self.wanted(&build.key);
         let is_wanted = wanted.as_ref().is_some_and(|wanted| wanted.prints().eq(declared.iter().copied()));
         if is_wanted || !build.tracked {
@@ -372,13 +308,17 @@ impl Engine {
     }
 
     /// The unfinished builds of a branch, with the declared fingerprints they were queued for.
-    async fn active(&self, repository: &RepoName, branch: &Branch) -> Result<Vec<(OpenBuild, Prints)>, StoreError> {
+    async fn active(
+        &self,
+        repository: &RepoName,
+        branch: &Branch,
+    ) -> Result<Vec<(OpenBuild, Arc<[(Stage, Fingerprint)]>)>, StoreError> {
         let mut declared = self.store().declared_unfinished().await?;
-        let mut active = self.store().open_builds().await?;
-        active.retain(|build| build.key.repository == *repository && build.key.branch == *branch);
-        let with_prints = active.into_iter().map(|build| {
+        let open = self.store().open_builds().await?;
+        let active = open.iter().filter(|build| build.key.repository == *repository && build.key.branch == *branch);
+        let with_prints = active.map(|build| {
             let prints = declared.remove(&build.number).unwrap_or_default();
-            (build, prints)
+            (build.clone(), prints)
         });
         Ok(with_prints.collect())
     }
@@ -406,6 +346,7 @@ impl Engine {
         let served = self.store().served(repository, branch).await?;
         let active = self.active(repository, branch).await?;
         unpoisoned(&self.shared.wanted).remove(&(repository.clone(), branch.clone()));
+        unpoisoned(&self.shared.known).remove(&(repository.clone(), branch.clone()));
         unpoisoned(&self.shared.plans).remove(&(repository.clone(), branch.clone()));
         let mut batch = Enqueue { at: self.clock().now(), ..Enqueue::default() };
         for (build, declared) in &active {

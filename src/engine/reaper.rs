@@ -23,14 +23,19 @@ const ATTEMPTS: u32 = 3;
 /// # Errors
 /// When the database can't be read or written.
 pub async fn recover(engine: &Engine) -> Result<(), StoreError> {
-    let unfinished = engine.store().unfinished().await?;
-    for record in &unfinished {
-        if !engine.has_repository(&record.order.key.repository) {
-            let reason = format!("{} is no longer in the configuration", record.order.key.repository);
-            release(engine, record).await;
-            end(engine, record, StageEnd::Cancelled, Outcome::Superseded, None, reason).await?;
-        } else if record.build.state == BuildState::Running {
-            recover_build(engine, record).await?;
+    for open in engine.store().open_builds().await?.iter() {
+        let repository = &open.key.repository;
+        let is_known = engine.has_repository(repository);
+        if is_known && open.state != BuildState::Running {
+            continue;
+        }
+        let Some(record) = engine.store().build(open.number).await? else { continue };
+        if is_known {
+            recover_build(engine, &record).await?;
+        } else {
+            let reason = format!("{repository} is no longer in the configuration");
+            release(engine, &record).await;
+            end(engine, &record, StageEnd::Cancelled, Outcome::Superseded, None, reason).await?;
         }
     }
     sweep(engine).await;

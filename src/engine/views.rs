@@ -7,13 +7,13 @@ use super::planner::Planned;
 use super::{Engine, unpoisoned};
 use crate::domain::build::{Build, BuildState, Outcome, StageProgress};
 use crate::domain::bundle::BundleKey;
-use crate::domain::id::{BuildNo, RepoName};
+use crate::domain::id::{Branch, BuildNo, RepoName};
 use crate::domain::path::RepoPath;
 use crate::domain::pipeline::Stage;
 use crate::domain::plan::forecast::{Job, span};
-use crate::domain::plan::{Action, BundlePlan, Plan};
+use crate::domain::plan::{Action, Plan};
 use crate::manifest::reading::Buildable;
-use crate::store::{BuildRecord, Durations, Served, StoreError};
+use crate::store::{BuildRecord, Durations, OpenBuild, Served, StoreError};
 
 /// How long work takes is looked up for so many bundles of a plan.
 const MOST_FORECASTS: usize = 200;
@@ -80,8 +80,13 @@ pub struct BundleState {
 pub enum Which {
     /// All of them.
     All,
-    /// Those that are not fresh; the fresh ones only where there are no more than this in all.
-    Attention(usize),
+    /// Those that are not fresh; the fresh ones only where there are no more bundles than `few` in all.
+    Attention {
+        /// So many bundles are all shown.
+        few: usize,
+        /// At most so many are shown in each [`Standing`], and so many builds of the queue.
+        most: usize,
+    },
 }
 
 /// The factory as a person wants to see it.
@@ -89,82 +94,120 @@ pub enum Which {
 pub struct Standings {
     /// Bundles of tracked branches, those that want attention first.
     pub shown: Vec<BundleState>,
-    /// How many fresh ones there are besides.
-    pub more_fresh: usize,
-    /// The builds that are queued or running, oldest first.
-    pub unfinished: Vec<BuildRecord>,
+    /// How many there are in each standing, shown or not.
+    pub counts: BTreeMap<Standing, usize>,
+    /// The builds that run, oldest first.
+    pub running: Vec<BuildRecord>,
+    /// The builds that are queued, oldest first.
+    pub queue: Vec<BuildRecord>,
+    /// How many are queued, shown or not.
+    pub queued: usize,
 }
 
 impl Engine {
-    /// How the bundles of every tracked branch stand. A fresh bundle is known by what is in memory; of the others the
-    /// last builds are read.
+    /// How the bundles of every tracked branch stand. That is known by what is in memory and by how the last builds ended;
+    /// whole builds are read only of what is shown.
     ///
     /// # Errors
     /// When the database can't be read.
     pub async fn standings(&self, which: Which) -> Result<Standings, StoreError> {
         let plans = unpoisoned(&self.shared.plans).clone();
         let all: usize = plans.values().map(|plan| plan.plan.bundles.len()).sum();
-        let leaves_out = matches!(which, Which::Attention(few) if all > few);
-        let unfinished = self.store().unfinished().await?;
+        let (leaves_out, most) = match which {
+            Which::All => (false, usize::MAX),
+            Which::Attention { few, most } => (all > few, most),
+        };
+        let open = self.store().open_builds().await?;
         // The oldest of a bundle is the one that runs, or will first.
-        let active: HashMap<_, _> = unfinished.iter().rev().map(|record| (&record.order.key, record)).collect();
-        let mut shown = Vec::new();
+        let active: HashMap<&BundleKey, &OpenBuild> = open.iter().rev().map(|build| (&build.key, build)).collect();
+        let mut positions = Vec::with_capacity(all);
         for ((repository, branch), plan) in &plans {
-            let wanted = self.wanted_on(repository, branch);
-            let served = self.store().served_prints(repository, branch).await?;
-            let mut open = Vec::new();
-            for bundle in &plan.plan.bundles {
-                let key =
-                    BundleKey { repository: repository.clone(), branch: branch.clone(), path: bundle.bundle.clone() };
-                let wanted = wanted.get(&key.path);
-                let is_served = served
-                    .get(&key.path)
-                    .is_some_and(|served| wanted.is_some_and(|wanted| wanted.prints().eq(served.iter().copied())));
-                let is_fresh = plan_is_fresh(bundle.action, is_served) && !active.contains_key(&key);
-                if !(is_fresh && leaves_out) {
-                    open.push(Open { key, bundle, wanted, is_served });
-                }
-            }
-            shown.extend(self.states(open, &active).await?);
+            positions.extend(self.positions(repository, branch, &plan.plan, &active).await?);
         }
-        shown.retain(|state| !(leaves_out && state.standing == Standing::Fresh));
-        shown.sort_by(|a, b| (a.standing, &a.key).cmp(&(b.standing, &b.key)));
-        Ok(Standings { more_fresh: all - shown.len(), shown, unfinished })
+        let mut counts = BTreeMap::new();
+        positions.iter().for_each(|position| *counts.entry(position.standing).or_insert(0) += 1);
+        positions.sort_by(|a, b| (a.standing, &a.key).cmp(&(b.standing, &b.key)));
+        let mut taken = BTreeMap::new();
+        positions.retain(|position| {
+            let taken: &mut usize = taken.entry(position.standing).or_insert(0);
+            *taken += 1;
+            !(leaves_out && position.standing == Standing::Fresh) && *taken <= most
+        });
+        let shown = self.states(positions).await?;
+        let in_state = |state| open.iter().filter(move |build| build.state == state).map(|build| build.number);
+        let running = self.store().builds_of(in_state(BuildState::Running).collect()).await?;
+        let queue = self.store().builds_of(in_state(BuildState::Queued).take(most).collect()).await?;
+        Ok(Standings { shown, counts, running, queue, queued: in_state(BuildState::Queued).count() })
     }
 
-    async fn states(
+    /// Where the bundles of a plan stand.
+    async fn positions(
         &self,
-        open: Vec<Open<'_>>,
-        active: &HashMap<&BundleKey, &BuildRecord>,
-    ) -> Result<Vec<BundleState>, StoreError> {
-        let keys: Vec<BundleKey> = open.iter().map(|bundle| bundle.key.clone()).collect();
+        repository: &RepoName,
+        branch: &Branch,
+        plan: &Plan,
+        active: &HashMap<&BundleKey, &OpenBuild>,
+    ) -> Result<Vec<Position>, StoreError> {
+        let wanted = self.wanted_on(repository, branch);
+        let served = self.store().served_prints(repository, branch).await?;
+        let key =
+            |path: &RepoPath| BundleKey { repository: repository.clone(), branch: branch.clone(), path: path.clone() };
+        let (mut positions, mut open) = (Vec::with_capacity(plan.bundles.len()), Vec::new());
+        for bundle in &plan.bundles {
+            let (key, wanted, served) = (key(&bundle.bundle), wanted.get(&bundle.bundle), served.get(&bundle.bundle));
+            let is_served =
+                served.is_some_and(|served| wanted.is_some_and(|wanted| wanted.prints().eq(served.iter().copied())));
+            match active.get(&key) {
+                Some(build) if build.state == BuildState::Running => {
+                    positions.push(Position::under_way(key, Standing::Running, build.number));
+                }
+                Some(build) => positions.push(Position::under_way(key, Standing::Waiting, build.number)),
+                None if plan_is_fresh(bundle.action, is_served) => {
+                    positions.push(Position::new(key, Standing::Fresh, ""));
+                }
+                None if bundle.action == Action::Unbuildable => {
+                    positions.push(Position::new(key, Standing::Unbuildable, &bundle.reason));
+                }
+                None => open.push((key, bundle, served.is_none() && wanted.is_some_and(publishes_nothing))),
+            }
+        }
+        let outcomes = self.store().last_outcomes(open.iter().map(|(key, ..)| key.clone()).collect()).await?;
+        positions.extend(open.into_iter().map(|(key, bundle, never_serves)| {
+            let (standing, reason) = match outcomes.get(&key) {
+                Some(Outcome::Failed) => (Standing::Failed, bundle.reason.as_ref()),
+                Some(Outcome::Cancelled) => (Standing::Stale, "its build was cancelled"),
+                Some(Outcome::Passed) if never_serves => (Standing::Fresh, ""),
+                _ => (Standing::Stale, bundle.reason.as_ref()),
+            };
+            Position::new(key, standing, reason)
+        }));
+        Ok(positions)
+    }
+
+    /// What is shown of bundles.
+    async fn states(&self, positions: Vec<Position>) -> Result<Vec<BundleState>, StoreError> {
+        let keys: Vec<BundleKey> = positions.iter().map(|position| position.key.clone()).collect();
         let mut served = self.store().served_among(keys.clone()).await?;
         let mut last = self.store().last_builds(keys).await?;
-        let mut states = Vec::with_capacity(open.len());
-        for bundle in open {
-            let (served, last) = (served.remove(&bundle.key), last.remove(&bundle.key));
-            states.push(match active.get(&bundle.key) {
-                Some(record) => self.under_way(bundle.key, served, record).await?,
-                None => bundle.at_rest(served, last),
-            });
+        let under_way = positions.iter().filter_map(|position| position.build).collect();
+        let under_way = self.store().builds_of(under_way).await?.into_iter();
+        let mut under_way: HashMap<BuildNo, BuildRecord> =
+            under_way.map(|record| (record.order.number, record)).collect();
+        let mut states = Vec::with_capacity(positions.len());
+        for position in positions {
+            let (key, build) = (position.key, position.build.and_then(|number| under_way.remove(&number)));
+            let (reason, left) = match (position.standing, &build) {
+                (Standing::Waiting, Some(record)) => (self.wait_reason(record.order.number), None),
+                (Standing::Running, Some(record)) => {
+                    let durations = self.store().durations(&key.repository, &key.path).await?;
+                    (doing(&record.build), left(record, &durations, self.clock().now().0))
+                }
+                _ => (position.reason, None),
+            };
+            let (served, build) = (served.remove(&key), build.or_else(|| last.remove(&key)));
+            states.push(BundleState { key, standing: position.standing, reason, build, served, left });
         }
         Ok(states)
-    }
-
-    async fn under_way(
-        &self,
-        key: BundleKey,
-        served: Option<Served>,
-        record: &BuildRecord,
-    ) -> Result<BundleState, StoreError> {
-        let (number, build) = (record.order.number, &record.build);
-        let (standing, reason, left) = if build.state == BuildState::Queued {
-            (Standing::Waiting, self.wait_reason(number), None)
-        } else {
-            let durations = self.store().durations(&key.repository, &key.path).await?;
-            (Standing::Running, doing(build), left(record, &durations, self.clock().now().0))
-        };
-        Ok(BundleState { key, standing, reason, build: Some(record.clone()), served, left })
     }
 
     /// The bundles that the newest plans of the tracked branches know.
@@ -260,31 +303,23 @@ impl Engine {
     }
 }
 
-/// A bundle that is looked at more closely.
-struct Open<'a> {
+/// Where a bundle stands, before anything of it is read.
+struct Position {
     key: BundleKey,
-    bundle: &'a BundlePlan,
-    wanted: Option<&'a Arc<Buildable>>,
-    /// Whether it is served with what is wanted.
-    is_served: bool,
+    standing: Standing,
+    /// Why, while no build of it is under way.
+    reason: String,
+    /// The build that is under way.
+    build: Option<BuildNo>,
 }
 
-impl Open<'_> {
-    /// Where it stands while no build of it is under way.
-    fn at_rest(self, served: Option<Served>, last: Option<BuildRecord>) -> BundleState {
-        let planned = || self.bundle.reason.clone().into_owned();
-        let outcome = last.as_ref().and_then(|record| record.build.outcome);
-        let (standing, reason) = match (self.bundle.action, outcome) {
-            (Action::Unbuildable, _) => (Standing::Unbuildable, planned()),
-            (action, _) if plan_is_fresh(action, self.is_served) => (Standing::Fresh, String::new()),
-            (_, Some(Outcome::Failed)) => (Standing::Failed, planned()),
-            (_, Some(Outcome::Cancelled)) => (Standing::Stale, "its build was cancelled".to_owned()),
-            (_, Some(Outcome::Passed)) if served.is_none() && self.wanted.is_some_and(publishes_nothing) => {
-                (Standing::Fresh, String::new())
-            }
-            _ => (Standing::Stale, planned()),
-        };
-        BundleState { key: self.key, standing, reason, build: last, served, left: None }
+impl Position {
+    fn new(key: BundleKey, standing: Standing, reason: &str) -> Self {
+        Self { key, standing, reason: reason.to_owned(), build: None }
+    }
+
+    fn under_way(key: BundleKey, standing: Standing, build: BuildNo) -> Self {
+        Self { key, standing, reason: String::new(), build: Some(build) }
     }
 }
 

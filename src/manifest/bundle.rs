@@ -19,6 +19,7 @@ use crate::domain::id::RepoName;
 use crate::domain::inputs::{From, Input, Inputs};
 use crate::domain::path::RepoPath;
 use crate::domain::pipeline::{BaseImage, Pipeline, Stage, StepPath};
+use crate::domain::pool::Pool;
 use crate::domain::tree::{Entry, EntryKind, Tree, TreeError};
 use crate::domain::value::Value;
 
@@ -57,7 +58,7 @@ pub(super) struct Parsed {
     /// Its pipeline.
     pub(super) pipeline: Arc<Pipeline>,
     /// What an author should know.
-    pub(super) warnings: Vec<Fault>,
+    pub(super) warnings: Arc<[Fault]>,
     /// The inputs of each stage that lie inside.
     pub(super) inside: Vec<(Stage, Inputs)>,
     /// What its stages read outside.
@@ -87,6 +88,20 @@ pub(super) struct Outcome {
     pub(super) lasting: bool,
     /// What outside of the bundle the answer depends on besides the files that its stages read: templates, playbooks.
     pub(super) used: Vec<Used>,
+}
+
+impl Outcome {
+    /// Has the bundle share with others in the pool what they have too.
+    pub(super) fn share(&mut self, pool: &mut Pool) {
+        for (path, _) in &mut self.used {
+            *path = pool.path(path.clone());
+        }
+        let Ok(parsed) = &mut self.parsed else { return };
+        if let Some(pipeline) = Arc::get_mut(&mut parsed.pipeline) {
+            pipeline.share(pool);
+        }
+        parsed.inside.iter_mut().for_each(|(_, inputs)| inputs.share(pool));
+    }
 }
 
 /// Reads a bundle.
@@ -159,7 +174,7 @@ impl BundleReading<'_> {
             .into_iter()
             .map(|need| self.place(need))
             .partition(|need| matches!(need.path, StepPath::Bundle(_)));
-        let mut stages = Vec::new();
+        let mut stages = Vec::with_capacity(Stage::ALL.len());
         for stage in bound.pipeline.stages().collect::<Vec<_>>() {
             let root = self.file.root.as_ref();
             let mut inputs = root.map(|root| values::of_stage(root, stage, &scope)).unwrap_or_default();
@@ -173,7 +188,7 @@ impl BundleReading<'_> {
         }
         let image = self.image_span();
         let pipeline = Arc::new(bound.pipeline);
-        Ok(Parsed { pipeline, warnings, inside: stages, outside, image })
+        Ok(Parsed { pipeline, warnings: warnings.into(), inside: stages, outside, image })
     }
 
     /// Looks whom the playbooks of the host are for; gives what an author should know.

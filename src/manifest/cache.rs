@@ -8,9 +8,12 @@ use super::packer::Templates;
 use super::reading::{Buildable, Outside};
 use crate::domain::id::{Digest, Fingerprint, Oid};
 use crate::domain::path::RepoPath;
+use crate::domain::pool::Pool;
 
 /// For how many readings something unused is kept: two trees can be compared in turn.
 const READINGS: u64 = 2;
+/// Where more bundles than this are kept, each takes its kilobytes, and unused ones go at once.
+const MANY_BUNDLES: usize = 12_000;
 
 /// What earlier readings found. One belongs to one repository; it holds what its last readings used, and no more.
 #[derive(Debug, Default)]
@@ -21,6 +24,8 @@ pub(super) struct Kept {
     reading: u64,
     bundles: HashMap<BundleKey, (u64, Arc<Entry>)>,
     outside: HashMap<OutsideKey, (u64, Arc<Outside>)>,
+    /// What the bundles have in common.
+    pub(super) pool: Pool,
 }
 
 /// A bundle as it was: everything that its own reading depends on.
@@ -96,7 +101,12 @@ impl Kept {
     /// Ends a reading, and lets go of what was not used for some.
     pub(super) fn end(&mut self) {
         let reading = self.reading;
+        if self.bundles.len() > MANY_BUNDLES {
+            self.bundles.retain(|_, (used, _)| *used == reading);
+            self.bundles.shrink_to_fit();
+        }
         self.bundles.retain(|_, (used, _)| *used + READINGS > reading);
         self.outside.retain(|_, (used, _)| *used + READINGS > reading);
+        self.pool.sweep();
     }
 }

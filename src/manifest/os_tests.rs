@@ -64,7 +64,8 @@ fn an_image_of_an_operating_system_is_made_as_its_script_says() {
     assert_eq!((change.name.as_str(), &change.written), ("build.sh", &("os/debian/build.sh".to_owned(), 8)));
     let Action::Shell { text, laid: None } = &change.action else { panic!("{change:?}") };
     assert!(text.to_string().ends_with("TMP_DIR=\"$ROOT\"\nsed -i s/debian/cloud/ $TMP_DIR/etc/cloud/cloud.cfg\n:"));
-    let steps: Vec<&str> = pipeline.provision.iter().flat_map(|it| &it.steps).map(|step| step.action.word()).collect();
+    let steps: Vec<&str> =
+        pipeline.provision.iter().flat_map(|it| it.steps.iter()).map(|step| step.action.word()).collect();
     assert_eq!(steps, ["shell", "ansible"]);
     let first = &pipeline.provision.as_ref().expect("provision").steps[0];
     let Action::Shell { text, .. } = &first.action else { panic!("{first:?}") };

@@ -31,8 +31,7 @@ impl Reading {
             let prints = buildable.stages.iter().map(|stage| (stage.stage, stage.declared));
             facts.kept.extend(prints.clone().map(|(_, declared)| (declared, Kept::Usable)));
             served.insert(bundle.path.clone(), prints.collect());
-            let own = buildable.stages.iter().map(|stage| (stage.stage, stage.own.clone()));
-            facts.last.insert(bundle.path.clone(), own.collect());
+            facts.last.insert(bundle.path.clone(), buildable.own());
         }
         Facts { served: Arc::new(served), ..facts }
     }

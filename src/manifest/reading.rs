@@ -67,7 +67,7 @@ pub struct Buildable {
     /// The bundle it is based on.
     pub base: Option<RepoPath>,
     /// What an author should know.
-    pub warnings: Vec<Fault>,
+    pub warnings: Arc<[Fault]>,
 }
 
 /// What a stage depends on.
@@ -95,6 +95,11 @@ impl Buildable {
     /// The declared fingerprints of its stages, in order.
     pub fn prints(&self) -> impl Iterator<Item = (Stage, Fingerprint)> {
         self.stages.iter().map(|stage| (stage.stage, stage.declared))
+    }
+
+    /// The own inputs of its stages, in order.
+    pub fn own(&self) -> Vec<(Stage, Inputs)> {
+        self.stages.iter().map(|stage| (stage.stage, stage.own.clone())).collect()
     }
 
     /// The inputs of a stage, if the pipeline has it.
@@ -190,7 +195,8 @@ impl Run<'_> {
             };
         }
         let around = (file, &self.templates);
-        let outcome = bundle::read(self.tree, (&candidate.path, self.repository), around, &mut self.budget)?;
+        let mut outcome = bundle::read(self.tree, (&candidate.path, self.repository), around, &mut self.budget)?;
+        outcome.share(&mut self.kept.pool);
         let lasting = outcome.lasting;
         let entry = Arc::new(Entry { outcome, last: std::sync::Mutex::new(None) });
         if let Some(key) = key.filter(|_| lasting) {
@@ -356,9 +362,9 @@ fn assemble(
         let declared = inputs::declared(*stage, parent, own_digest);
         stages.push(StageInputs { stage: *stage, own, own_digest, declared });
     }
-    let mut warnings = parsed.warnings.clone();
+    let mut warnings = Arc::clone(&parsed.warnings);
     if let (Some(name), None) = (parsed.base_name(), base) {
-        warnings.extend(unknown_base(parsed, file, name));
+        warnings = warnings.iter().cloned().chain(unknown_base(parsed, file, name)).collect();
     }
     Buildable {
         pipeline: Arc::clone(&parsed.pipeline),

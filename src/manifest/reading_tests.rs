@@ -146,7 +146,7 @@ fn a_renamed_bundle_keeps_its_fingerprints() {
     let after = bundle(&factory().renamed(WEB, "images/bundle-new"), "images/bundle-new");
     let fingerprints = |bundle: &Buildable| bundle.stages.iter().map(|stage| stage.declared).collect::<Vec<_>>();
     assert_eq!(fingerprints(&before), fingerprints(&after));
-    assert_eq!(before.warnings, []);
+    assert_eq!(*before.warnings, []);
     insta::assert_snapshot!(after.warnings[0].render("warning"), @r#"
     warning: `bundle.name` is `bundle-web`, and the directory is `bundle-new`
       --> images/bundle-new/build-vars.yml:2:9

@@ -14,7 +14,7 @@ pub(super) fn provision(reader: &mut Reader<'_>, node: &Node) -> Option<Provisio
     let record = reader.record(node, "provision", PROVISION)?;
     let expire = reader.duration(record.get("expire"), "expire");
     let timeout = reader.duration(record.get("timeout"), "timeout");
-    let steps = steps(reader, record.get("steps"), Stage::Provision);
+    let steps = steps(reader, record.get("steps"), Stage::Provision).into();
     Some(Provision { steps, expire, timeout })
 }
 
@@ -31,7 +31,7 @@ pub(super) fn test(reader: &mut Reader<'_>, node: &Node) -> Option<Test> {
         reports.extend(reader.plain(node, "reports"));
     }
     let timeout = reader.duration(record.get("timeout"), "timeout");
-    let steps = steps(reader, record.get("steps"), Stage::Test);
+    let steps = steps(reader, record.get("steps"), Stage::Test).into();
     Some(Test { steps, ports, reports, timeout })
 }
 

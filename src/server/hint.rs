@@ -102,11 +102,11 @@ async fn under_way(engine: &Engine, planned: &Planned) -> Result<Vec<BuildNo>, N
     if wanted.is_empty() {
         return Ok(Vec::new());
     }
-    let mut open = engine.store().open_builds().await?;
-    open.retain(|OpenBuild { key, .. }| {
+    let open = engine.store().open_builds().await?;
+    let ours = open.iter().filter(|OpenBuild { key, .. }| {
         key.repository == planned.repository && key.branch == planned.branch && wanted.contains(&key.path)
     });
-    Ok(open.into_iter().map(|build| build.number).collect())
+    Ok(ours.map(|build| build.number).collect())
 }
 
 /// Whether a branch is among those that the hint names; a hint that names none is about all.

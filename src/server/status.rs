@@ -8,13 +8,15 @@ use super::answer::No;
 use super::look::view;
 use super::wire::{BundleView, DiskView, QueuedView, RepositoryView, StatusView, seconds};
 use super::{Served, wire};
-use crate::domain::build::BuildState;
 use crate::engine::Engine;
 use crate::engine::memory::BuildRecord;
 use crate::engine::views::{BundleState, Standing, Standings, Which};
 
 /// How long a queued build is likely to take is looked up for so many: those behind them wait too long for it to matter.
 const MOST_ESTIMATES: usize = 100;
+/// So many bundles in each state, and so many builds of the queue, are shown where only those that want attention are:
+/// nobody reads more of them, and thousands would take seconds.
+const MOST_ROWS: usize = 100;
 
 /// So many bundles are shown whatever their state.
 const FEW: usize = 10;
@@ -31,7 +33,7 @@ pub(super) async fn status(
     Query(query): Query<StatusQuery>,
 ) -> Result<Json<StatusView>, No> {
     let engine = &served.engine;
-    let which = if query.attention { Which::Attention(FEW) } else { Which::All };
+    let which = if query.attention { Which::Attention { few: FEW, most: MOST_ROWS } } else { Which::All };
     let standings = engine.standings(which).await?;
     let mut problems: Vec<String> = engine.store().broken().into_iter().collect();
     let health = engine.health().await;
@@ -44,17 +46,13 @@ pub(super) async fn status(
         Ok(works) => works.clone(),
         Err(error) => format!("does not work: {error}; {}", error.help),
     };
-    let mut unfinished = (Vec::new(), Vec::new());
-    for record in &standings.unfinished {
-        if record.build.state == BuildState::Running {
-            unfinished.0.push(view(engine, record));
-        } else {
-            let about = match unfinished.1.len() {
-                ..MOST_ESTIMATES => estimate(engine, record).await?,
-                _ => None,
-            };
-            unfinished.1.push(queued(engine, record, about));
-        }
+    let mut queue = Vec::with_capacity(standings.queue.len());
+    for record in &standings.queue {
+        let about = match queue.len() {
+            ..MOST_ESTIMATES => estimate(engine, record).await?,
+            _ => None,
+        };
+        queue.push(queued(engine, record, about));
     }
     let space = engine.store().disk_space()?;
     let repositories = engine.policy().repositories.iter().map(|repository| RepositoryView {
@@ -67,9 +65,11 @@ pub(super) async fn status(
         healthy: problems.is_empty(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         bundles: standings.shown.iter().map(|state| bundle_view(engine, state)).collect(),
-        total: standings.shown.len() + standings.more_fresh,
-        running: unfinished.0,
-        queue: unfinished.1,
+        total: standings.counts.values().sum(),
+        counts: standings.counts.iter().map(|(standing, count)| (standing.word().to_owned(), *count)).collect(),
+        running: standings.running.iter().map(|record| view(engine, record)).collect(),
+        queue,
+        queued: standings.queued,
         driver,
         sandbox,
         checked: health.at.0,
@@ -96,10 +96,9 @@ fn summary(standings: &Standings, problems: &[String]) -> String {
     if !problems.is_empty() {
         return format!("The factory is not well: {}.", problems[0]);
     }
-    let Standings { shown, more_fresh, .. } = standings;
-    let count = |standing: Standing| shown.iter().filter(|state| state.standing == standing).count();
-    let total = shown.len() + more_fresh;
-    let fresh = count(Standing::Fresh) + more_fresh;
+    let count = |standing: Standing| standings.counts.get(&standing).copied().unwrap_or(0);
+    let total = standings.counts.values().sum();
+    let fresh = count(Standing::Fresh);
     let mut sentence = match (total, fresh) {
         (0, _) => return "Nothing to build yet: no bundle was pushed.".to_owned(),
         (1, 1) => "The bundle is fresh.".to_owned(),

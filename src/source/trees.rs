@@ -231,7 +231,10 @@ pub fn open(repository: &Path, revision: &str) -> Result<(CommitId, GitTree), Op
 }
 
 /// Opens exactly this directory, whatever the environment says and whatever lies above it.
+///
+/// libgit2 keeps no objects: it would hold every tree of a commit once more, unpacked and far larger than our memo of it.
 pub(super) fn open_repository(path: &Path) -> Result<Repository, OpenError> {
+    git2::opts::enable_caching(false);
     Repository::open_ext(path, RepositoryOpenFlags::NO_SEARCH, std::iter::empty::<&Path>()).map_err(|error| {
         let why = match error.code() {
             ErrorCode::NotFound => "there is none".to_owned(),

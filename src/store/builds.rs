@@ -1,18 +1,21 @@
 //! Looking at builds.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use rusqlite::{Connection, OptionalExtension as _, Params, Row, Transaction};
 
 use super::Store;
 use super::error::{Fault, StoreError};
 use super::journal_shape::BuildJson;
+use super::remembered::Remembered;
 use super::shape::{Col, Json};
-use crate::domain::build::{Build, BuildState, Order};
+use crate::domain::build::{Build, BuildState, Order, Outcome};
 use crate::domain::bundle::BundleKey;
-use crate::domain::id::{BuildNo, RepoName};
+use crate::domain::id::{Branch, BuildNo, RepoName};
 use crate::domain::path::RepoPath;
 use crate::domain::pipeline::Stage;
+use crate::domain::pool::Pool;
 
 /// A build: what was asked and where it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -88,11 +91,15 @@ impl Store {
         self.db().read("list the unfinished builds", work).await
     }
 
-    /// The builds that are queued or running, oldest first, in short.
+    /// The builds that are queued or running, oldest first, in short; from memory, if none of them moved.
     ///
     /// # Errors
     /// When the database can't be read.
-    pub async fn open_builds(&self) -> Result<Vec<OpenBuild>, StoreError> {
+    pub async fn open_builds(&self) -> Result<Arc<[OpenBuild]>, StoreError> {
+        let (generation, found) = self.inner.open.find(&());
+        if let Some(found) = found {
+            return Ok(found);
+        }
         let work = |tx: &Transaction<'_>| {
             let mut statement = tx.prepare_cached(
                 "SELECT build.number, bundle.repository, bundle.branch, bundle.path, build.state, build.tracked,
@@ -100,9 +107,46 @@ impl Store {
                  FROM build JOIN bundle ON bundle.id = build.bundle
                  WHERE build.state <> 'finished' ORDER BY build.number",
             )?;
-            Ok(statement.query_map([], open_build)?.collect::<rusqlite::Result<_>>()?)
+            let mut pool = Pool::default();
+            let rows = statement.query_map([], |row| open_build(row, &mut pool))?;
+            Ok(rows.collect::<rusqlite::Result<Arc<[OpenBuild]>>>()?)
         };
-        self.db().read("list the unfinished builds", work).await
+        let open = self.db().read("list the unfinished builds", work).await?;
+        self.inner.open.keep((), generation, &open);
+        Ok(open)
+    }
+
+    /// How the newest builds of these bundles ended that were not superseded.
+    ///
+    /// # Errors
+    /// When the database can't be read.
+    pub async fn last_outcomes(&self, keys: Vec<BundleKey>) -> Result<HashMap<BundleKey, Outcome>, StoreError> {
+        let work = move |tx: &Transaction<'_>| {
+            let mut statement = tx.prepare_cached(
+                "SELECT build.outcome FROM bundle JOIN build ON build.number = bundle.last_finished
+                 WHERE bundle.repository = ?1 AND bundle.branch = ?2 AND bundle.path = ?3",
+            )?;
+            let mut found = HashMap::new();
+            for key in keys {
+                let params = (Col(&key.repository), Col(&key.branch), Col(&key.path));
+                let outcome = statement.query_row(params, |row| row.get::<_, Option<Col<Outcome>>>(0)).optional()?;
+                found.extend(outcome.flatten().map(|Col(outcome)| (key, outcome)));
+            }
+            Ok(found)
+        };
+        self.db().read("see how builds ended", work).await
+    }
+
+    /// Builds by their numbers, in the order of these; those that are not there are left out.
+    ///
+    /// # Errors
+    /// When the database can't be read.
+    pub async fn builds_of(&self, numbers: Vec<BuildNo>) -> Result<Vec<BuildRecord>, StoreError> {
+        let work = move |tx: &Transaction<'_>| {
+            let found = numbers.into_iter().map(|number| build_in(tx, number));
+            found.filter_map(Result::transpose).collect::<Result<_, Fault>>()
+        };
+        self.db().read("read builds", work).await
     }
 
     /// The newest builds of these bundles that ended and were not superseded. Quick however many builds there were.
@@ -160,8 +204,13 @@ fn query(tx: &Transaction<'_>, which: &str, params: impl Params) -> Result<Vec<B
     Ok(records)
 }
 
-fn open_build(row: &Row<'_>) -> rusqlite::Result<OpenBuild> {
-    let (Col(number), Col(repository), Col(branch), Col(path)) = (row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?);
+/// What [`Store::open_builds`] read since a build was queued, started, sent back or ended.
+pub(super) type OpenMemory = Remembered<(), [OpenBuild]>;
+
+fn open_build(row: &Row<'_>, pool: &mut Pool) -> rusqlite::Result<OpenBuild> {
+    let (Col(number), Col(path)) = (row.get(0)?, row.get(3)?);
+    let mut name = |column| -> rusqlite::Result<Arc<str>> { Ok(pool.text(row.get_ref(column)?.as_str()?.into())) };
+    let (repository, branch) = (RepoName::new(name(1)?), Branch::new(name(2)?));
     let from: Option<Col<Stage>> = row.get(6)?;
     let until: Option<Col<Stage>> = row.get(7)?;
     let Col(state) = row.get(4)?;

@@ -26,7 +26,7 @@ pub struct StageTime {
 pub type Durations = BTreeMap<Stage, StageTime>;
 
 /// How many of the last times count for a median.
-const TIMES: i64 = 15;
+const TIMES: usize = 15;
 
 impl Store {
     /// How many bundles, on whatever branch, an image serves.
@@ -102,8 +102,9 @@ impl Store {
         let (repository, bundle) = (repository.clone(), bundle.clone());
         let work = move |tx: &Transaction<'_>| {
             let mut durations = Durations::new();
+            let bundles = on_all_branches(tx, &repository, &bundle)?;
             for stage in Stage::ALL {
-                let times = last_times(tx, &repository, &bundle, stage)?;
+                let times = last_times(tx, &bundles, stage, TIMES)?;
                 durations.extend(stage_time(times).map(|time| (stage, time)));
             }
             Ok(durations)
@@ -127,9 +128,9 @@ impl Store {
         let work = move |tx: &Transaction<'_>| {
             let mut durations = HashMap::new();
             for bundle in bundles {
-                let mut times = Vec::new();
+                let (mut times, rows) = (Vec::new(), on_all_branches(tx, &repository, &bundle)?);
                 for stage in Stage::ALL {
-                    times.extend(stage_time(last_times(tx, &repository, &bundle, stage)?).map(|time| time.last));
+                    times.extend(last_times(tx, &rows, stage, 1)?);
                 }
                 if !times.is_empty() {
                     durations.insert(bundle, times.iter().sum());
@@ -141,16 +142,29 @@ impl Store {
     }
 }
 
-fn last_times(tx: &Transaction<'_>, repository: &RepoName, path: &RepoPath, stage: Stage) -> Result<Vec<u64>, Fault> {
-    let mut statement = tx.prepare_cached(
-        "SELECT millis FROM stage_time
-         WHERE bundle IN (SELECT id FROM bundle WHERE repository = ?1 AND path = ?2) AND stage = ?3
-         ORDER BY build DESC LIMIT ?4",
-    )?;
-    let rows = statement.query_map((Col(repository), Col(path), Col(&stage), TIMES), |row| {
-        row.get::<_, Col<u64>>(0).map(|millis| millis.0)
-    })?;
+/// The rows of a bundle on whatever branch.
+fn on_all_branches(tx: &Transaction<'_>, repository: &RepoName, path: &RepoPath) -> Result<Vec<i64>, Fault> {
+    let mut statement = tx.prepare_cached("SELECT id FROM bundle WHERE repository = ?1 AND path = ?2")?;
+    let rows = statement.query_map((Col(repository), Col(path)), |row| row.get(0))?;
     Ok(rows.collect::<rusqlite::Result<_>>()?)
+}
+
+/// The last times of a stage, newest first. Row by row: one statement for all branches would sort in a table of its own.
+fn last_times(tx: &Transaction<'_>, bundles: &[i64], stage: Stage, most: usize) -> Result<Vec<u64>, Fault> {
+    let mut statement = tx.prepare_cached(
+        "SELECT build, millis FROM stage_time WHERE bundle = ?1 AND stage = ?2 ORDER BY build DESC LIMIT ?3",
+    )?;
+    let limit = i64::try_from(most).unwrap_or(i64::MAX);
+    let mut times: Vec<(i64, u64)> = Vec::new();
+    for bundle in bundles {
+        let rows = statement.query_map((bundle, Col(&stage), limit), |row| {
+            let Col(millis) = row.get(1)?;
+            Ok((row.get(0)?, millis))
+        })?;
+        times.extend(rows.collect::<rusqlite::Result<Vec<_>>>()?);
+    }
+    times.sort_unstable_by(|one, other| other.cmp(one));
+    Ok(times.into_iter().take(most).map(|(_, millis)| millis).collect())
 }
 
 /// From the times, newest first.

@@ -1,13 +1,14 @@
 //! New builds: a plan becomes rows in one transaction, or not at all.
 
+use std::sync::Arc;
+
 use rusqlite::Transaction;
 
 use super::Store;
-use super::builds::build_in;
 use super::bundles::bundle_id;
 use super::error::{Fault, StoreError};
 use super::inputs::keep_inputs;
-use super::journal::{self, Open};
+use super::journal::Open;
 use super::journal_shape::BuildJson;
 use super::shape::{Col, Json, Word};
 use crate::domain::build::{Build, BuildState, Event, Moment, Order, Outcome};
@@ -55,6 +56,12 @@ pub struct NewBuild {
     pub inputs: Vec<(Stage, Fingerprint, Inputs)>,
 }
 
+impl NewBuild {
+    fn declared(&self) -> Arc<[(Stage, Fingerprint)]> {
+        self.inputs.iter().map(|(stage, declared, _)| (*stage, *declared)).collect()
+    }
+}
+
 impl Store {
     /// Gives builds their numbers and writes down what a plan said, in one transaction. The orders come in the order of
     /// [`Enqueue::new`].
@@ -63,7 +70,18 @@ impl Store {
     /// When the database refuses; nothing is changed then.
     pub async fn enqueue(&self, batch: Enqueue) -> Result<Vec<Order>, StoreError> {
         let superseded: Vec<BuildNo> = batch.supersede.iter().map(|(build, _)| *build).collect();
-        let orders = self.db().write("queue builds", move |tx| enqueue(tx, &batch)).await?;
+        let (open, moved) = (Arc::clone(&self.inner.open), self.moved());
+        // The end of a build takes away what it failed in before it was sent back to the queue.
+        let tells = !superseded.is_empty();
+        let after = move || {
+            open.forget();
+            if tells {
+                moved();
+            }
+        };
+        let declared: Vec<Arc<[_]>> = batch.new.iter().map(NewBuild::declared).collect();
+        let orders = self.db().write_then("queue builds", move |tx| enqueue(tx, &batch), after).await?;
+        self.inner.declared.add(&orders.iter().map(|order| order.number).zip(declared).collect());
         for build in superseded {
             self.end_log_if_finished(build).await?;
         }
@@ -97,7 +115,8 @@ fn supersede(tx: &Transaction<'_>, build: BuildNo, reason: &str, at: Moment) -> 
 fn insert(tx: &Transaction<'_>, new: &NewBuild, at: Moment) -> Result<Order, Fault> {
     let bundle = bundle_id(tx, &new.key)?;
     let stages: Vec<Word<Stage>> = new.stages.iter().map(|stage| Word(*stage)).collect();
-    let fold = BuildJson(Build::queued(new.stages.iter().copied(), at));
+    let build = Build::queued(new.stages.iter().copied(), at);
+    let fold = BuildJson(build.clone());
     tx.prepare_cached(
         "INSERT INTO build (bundle, commit_id, reason, asked_by, from_stage, until_stage, no_cache, tracked, stages,
            fold, state, queued)
@@ -122,7 +141,17 @@ fn insert(tx: &Transaction<'_>, new: &NewBuild, at: Moment) -> Result<Order, Fau
     for (stage, declared, inputs) in &new.inputs {
         keep_inputs(tx, number, *stage, *declared, inputs)?;
     }
-    journal::Open::load(tx, number)?.write(tx, at, &Event::Queued)?;
-    let record = build_in(tx, number)?.ok_or_else(|| StoreError::no_such(format!("build {number}")))?;
-    Ok(record.order)
+    let repository = new.key.repository.clone();
+    Open { number, bundle, repository, tracked: new.tracked, build }.write(tx, at, &Event::Queued)?;
+    Ok(Order {
+        number,
+        key: new.key.clone(),
+        commit: new.commit.clone(),
+        reason: new.reason.clone(),
+        by: new.by.clone(),
+        from: new.from,
+        until: new.until,
+        no_cache: new.no_cache,
+        tracked: new.tracked,
+    })
 }

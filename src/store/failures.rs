@@ -55,7 +55,7 @@ impl Store {
         let work = move |tx: &Transaction<'_>| {
             declared.iter().try_for_each(|declared| clear(tx, &repository, *declared, true))
         };
-        self.db().write("clear failures", work).await
+        self.db().write_then("clear failures", work, self.moved()).await
     }
 }
 

@@ -92,7 +92,7 @@ impl Store {
     /// [`StoreError::Refused`] while it is served or pinned.
     pub async fn remove_image(&self, image: &ImageId) -> Result<(), StoreError> {
         let image = image.clone();
-        self.db().write("remove an image", move |tx| remove(tx, &image)).await
+        self.db().write_then("remove an image", move |tx| remove(tx, &image), self.moved()).await
     }
 }
 

@@ -112,6 +112,10 @@ impl Store {
                 return Err(StoreError::refused(what, why));
             }
         }
+        let moves =
+            matches!(event, Event::Started { .. } | Event::Interrupted | Event::Drained | Event::Finished { .. });
+        let tells = !records.is_empty() || matches!(event, Event::StageFinished { .. } | Event::Finished { .. });
+        let moved = self.moved();
         let serves = records.iter().any(|record| matches!(record, Record::Serve { .. }));
         let work = move |tx: &Transaction<'_>| {
             let mut open = Open::load(tx, build)?;
@@ -119,10 +123,16 @@ impl Store {
             records.iter().try_for_each(|record| open.record(tx, at, record))?;
             Ok(open.build)
         };
-        let memory = Arc::clone(&self.inner.served);
+        let (served, open) = (Arc::clone(&self.inner.served), Arc::clone(&self.inner.open));
         let after = move || {
             if serves {
-                memory.forget();
+                served.forget();
+            }
+            if moves {
+                open.forget();
+            }
+            if tells {
+                moved();
             }
         };
         let state = self.db().write_then("write to a journal", work, after).await?;
@@ -166,10 +176,10 @@ fn entry(build: BuildNo, row: &Row<'_>) -> Result<JournalEntry, Fault> {
 
 /// A build inside a transaction that may write to its journal.
 pub(super) struct Open {
-    number: BuildNo,
-    bundle: i64,
-    repository: RepoName,
-    tracked: bool,
+    pub(super) number: BuildNo,
+    pub(super) bundle: i64,
+    pub(super) repository: RepoName,
+    pub(super) tracked: bool,
     /// The state that the journal folds to.
     pub(super) build: Build,
 }

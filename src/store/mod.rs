@@ -32,6 +32,7 @@ mod log_read;
 mod log_text;
 mod logs;
 mod migrations;
+mod remembered;
 mod results;
 mod served;
 mod shape;
@@ -47,6 +48,7 @@ use std::io::{Read as _, Write as _};
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use tokio::sync::Mutex;
 
@@ -61,6 +63,7 @@ pub use enqueue::{Enqueue, NewBuild};
 pub use error::StoreError;
 pub use gc::Freed;
 pub use images::ImageRecord;
+pub use inputs::Declared;
 pub use journal::{JournalEntry, Record};
 pub use log_read::{LogFollower, LogLine, LogPage, LogPages};
 pub use logs::{LogLimits, LogWriter};
@@ -70,8 +73,10 @@ pub use test_cases::{CaseOutcome, TestCase};
 pub use verify::{Problem, Report};
 pub use warnings::Warning;
 
+use builds::OpenMemory;
 use db::Db;
 use health::Health;
+use inputs::DeclaredMemory;
 use logs::Logs;
 use served::ServedMemory;
 
@@ -89,6 +94,10 @@ struct Inner {
     logs: Logs,
     health: Arc<Health>,
     served: Arc<ServedMemory>,
+    open: Arc<OpenMemory>,
+    declared: DeclaredMemory,
+    /// Counts what may change the answers that [`Store::moves`] is about.
+    moves: Arc<AtomicU64>,
     directory: PathBuf,
     opening: Option<Report>,
     /// Two collections at once would not see what the other spares.
@@ -139,6 +148,9 @@ impl Store {
                 logs,
                 health,
                 served: Arc::default(),
+                open: Arc::default(),
+                declared: DeclaredMemory::default(),
+                moves: Arc::default(),
                 directory,
                 opening,
                 collecting: Mutex::default(),
@@ -156,6 +168,20 @@ impl Store {
         match self.db().write("see whether it answers", |_| Ok(())).await {
             Err(StoreError::Broken { .. }) => Ok(()),
             other => other,
+        }
+    }
+
+    /// A number that is another one after anything changed that results, failures, last inputs and durations are read
+    /// from: what was read of these at the same number is still so. Queuing builds changes none of them.
+    pub fn moves(&self) -> u64 {
+        self.inner.moves.load(Ordering::Acquire)
+    }
+
+    /// To be called after such a change was committed.
+    fn moved(&self) -> impl FnOnce() + Send + 'static {
+        let moves = Arc::clone(&self.inner.moves);
+        move || {
+            moves.fetch_add(1, Ordering::AcqRel);
         }
     }
 

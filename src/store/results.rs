@@ -219,6 +219,36 @@ impl Store {
         self.db().read("look for results", work).await
     }
 
+    /// Until when the newest result under each of many declared fingerprints may be used, in [`Store::usable`]'s sense but
+    /// whether that is over or not; `None` is for ever. Those without a result are missing.
+    ///
+    /// # Errors
+    /// When the database can't be read.
+    pub async fn kept_until(
+        &self,
+        repository: &RepoName,
+        declared: Vec<Fingerprint>,
+        driver: &DriverName,
+        tracked_only: bool,
+    ) -> Result<HashMap<Fingerprint, Option<Moment>>, StoreError> {
+        let (repository, driver) = (repository.clone(), driver.clone());
+        let work = move |tx: &Transaction<'_>| {
+            let mut statement = tx.prepare_cached(
+                "SELECT expires FROM result
+                 WHERE repository = ?1 AND declared = ?2 AND driver = ?3 AND tracked >= ?4
+                 ORDER BY made DESC, id DESC LIMIT 1",
+            )?;
+            let mut found = HashMap::new();
+            for declared in declared {
+                let params = (Col(&repository), Col(&declared), Col(&driver), tracked_only);
+                let expires = statement.query_row(params, |row| row.get::<_, Option<i64>>(0)).optional()?;
+                found.extend(expires.map(|expires| (declared, expires.map(Moment))));
+            }
+            Ok(found)
+        };
+        self.db().read("look for results", work).await
+    }
+
     /// All kept results, oldest first: what retention decides on.
     ///
     /// # Errors
@@ -244,7 +274,7 @@ impl Store {
             }
             Ok(())
         };
-        self.db().write("forget results", work).await
+        self.db().write_then("forget results", work, self.moved()).await
     }
 
     /// The disks of a driver that must stay: those of kept results and what backs them, of images' copies, and of

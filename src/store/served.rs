@@ -2,13 +2,14 @@
 //! hardly any push changes it.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use rusqlite::{OptionalExtension as _, Row, Transaction};
 
 use super::Store;
 use super::bundles::{bundle_id, find_bundle};
 use super::error::{Fault, StoreError};
+use super::remembered::Remembered;
 use super::shape::{Col, Json, Word};
 use crate::domain::build::Moment;
 use crate::domain::bundle::BundleKey;
@@ -131,8 +132,12 @@ impl Store {
             }
             Ok(())
         };
-        let memory = Arc::clone(&self.inner.served);
-        self.db().write_then("stop serving", work, move || memory.forget()).await
+        let (memory, moved) = (Arc::clone(&self.inner.served), self.moved());
+        let after = move || {
+            memory.forget();
+            moved();
+        };
+        self.db().write_then("stop serving", work, after).await
     }
 }
 
@@ -161,33 +166,4 @@ fn served_row(row: &Row<'_>) -> rusqlite::Result<(RepoPath, Served)> {
 }
 
 /// What [`Store::served_prints`] read since anything that serves changed.
-#[derive(Debug, Default)]
-pub(super) struct ServedMemory(Mutex<Kept>);
-
-#[derive(Debug, Default)]
-struct Kept {
-    /// Counts the changes: what was read before one must not be kept after it.
-    generation: u64,
-    prints: HashMap<(RepoName, Branch), Arc<ServedPrints>>,
-}
-
-impl ServedMemory {
-    /// To be called after a change was committed.
-    pub(super) fn forget(&self) {
-        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        kept.generation += 1;
-        kept.prints.clear();
-    }
-
-    fn find(&self, place: &(RepoName, Branch)) -> (u64, Option<Arc<ServedPrints>>) {
-        let kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        (kept.generation, kept.prints.get(place).cloned())
-    }
-
-    fn keep(&self, place: (RepoName, Branch), generation: u64, prints: &Arc<ServedPrints>) {
-        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if kept.generation == generation {
-            kept.prints.insert(place, Arc::clone(prints));
-        }
-    }
-}
+pub(super) type ServedMemory = Remembered<(RepoName, Branch), ServedPrints>;

@@ -206,6 +206,21 @@ pub(super) mod word {
     }
 }
 
+/// `#[serde(with = "shared_text")]` for a text that many have in common.
+pub(super) mod shared_text {
+    use std::sync::Arc;
+
+    use super::{Deserialize as _, Deserializer, Serializer};
+
+    pub(in crate::store) fn serialize<S: Serializer>(text: &Arc<str>, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(text)
+    }
+
+    pub(in crate::store) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Arc<str>, D::Error> {
+        String::deserialize(deserializer).map(Arc::from)
+    }
+}
+
 /// A path in JSON: text, or, where it is not UTF-8, a list of bytes.
 #[derive(Serialize, Deserialize)]
 #[serde(untagged)]

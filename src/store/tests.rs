@@ -2,6 +2,7 @@
 
 mod fixture;
 mod logs;
+mod moves;
 
 use std::collections::HashSet;
 use std::fs;
@@ -299,7 +300,8 @@ async fn what_builds_leave_can_be_listed() {
     assert_eq!(durations[&Stage::Provision], StageTime { median: 1000, last: 1000 });
     let inputs = fixture.store.last_inputs(&key("images/a")).await.expect("read");
     assert_eq!(inputs.len(), 2);
-    let many = fixture.store.last_inputs_of(vec![key("images/a"), key("images/z")]).await.expect("read");
+    let now = vec![(key("images/a"), Vec::new()), (key("images/z"), Vec::new())];
+    let many = fixture.store.last_inputs_of(now).await.expect("read");
     assert_eq!(many, [(key("images/a"), inputs)].into());
 
     let id = fixture.store.deliver(&factory(), "push", "ana", "main a..b", Moment(1)).await.expect("kept");

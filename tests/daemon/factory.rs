@@ -251,8 +251,18 @@ impl Factory {
     }
 
     /// Waits until something holds of the factory, and gives it.
-    pub(crate) fn until<T>(&self, what: &str, mut look: impl FnMut(&Self) -> Option<T>) -> T {
-        let deadline = Instant::now() + SOON;
+    pub(crate) fn until<T>(&self, what: &str, look: impl FnMut(&Self) -> Option<T>) -> T {
+        self.until_within(SOON, what, look)
+    }
+
+    /// The same for what takes longer than most.
+    pub(crate) fn until_within<T>(
+        &self,
+        patience: Duration,
+        what: &str,
+        mut look: impl FnMut(&Self) -> Option<T>,
+    ) -> T {
+        let deadline = Instant::now() + patience;
         loop {
             if let Some(found) = look(self) {
                 return found;
@@ -303,6 +313,11 @@ impl Factory {
         assert_eq!((&status["healthy"], &status["problems"]), (&true.into(), &Value::Array(Vec::new())), "{status}");
         assert!(self.tell(["verify"]).starts_with("The store is whole"), "verify");
         assert!(!self.log().contains("panicked"), "{}", self.log());
+        self.was_small();
+    }
+
+    /// That the daemon never took more memory than is promised.
+    pub(crate) fn was_small(&self) {
         let most = self.most_resident();
         assert!(most < MOST_RESIDENT, "the daemon had {} MiB resident", most / 1024);
     }

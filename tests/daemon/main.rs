@@ -8,6 +8,7 @@ mod factory;
 mod hostile;
 mod images;
 mod install;
+mod large;
 mod lifecycle;
 mod offline;
 mod push;

@@ -136,6 +136,19 @@ fn a_disk_grows_old_where_the_pipeline_says_so() {
 }
 
 #[test]
+fn a_disk_that_grew_old_while_nothing_happened_is_not_counted_on() {
+    let mut factory = Factory::new();
+    factory.edit("pipelines/images.yml", "  - provision:\n", "  - provision:\n      expire: 7d\n");
+    factory.deliver(&[("images/web/tests/test_web.py", "def test_port():\n    assert False\n")]);
+    factory.plan();
+    let held = "test skipped, snapshot skipped, render skipped";
+    assert_eq!(factory.said("images/web"), format!("stale: boot hit, provision hit, {held}"));
+    factory.world.days_pass(8);
+    factory.plan();
+    assert_eq!(factory.said("images/web"), format!("stale: boot hit, provision skipped, {held}"));
+}
+
+#[test]
 fn verification_reads_the_images_and_misses_the_disks_that_are_gone() {
     let mut factory = Factory::new();
     factory.push();

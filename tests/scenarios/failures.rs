@@ -290,12 +290,15 @@ fn who_asks_for_what_wants_attention_is_told_that_and_how_much_is_fresh() {
         let standings = factory.run(|engine| async move { engine.standings(which).await }).expect("read");
         let shown = standings.shown.iter();
         let shown: Vec<String> = shown.map(|state| format!("{} {}", state.key.path, state.standing.word())).collect();
-        (shown.join(", "), standings.more_fresh)
+        let counts = standings.counts.iter().map(|(standing, count)| format!("{count} {}", standing.word()));
+        assert_eq!(counts.collect::<Vec<_>>(), ["1 failed", "2 fresh"], "whatever is shown");
+        shown.join(", ")
     };
     let all = "images/site failed, images/shop fresh, images/web fresh";
-    assert_eq!(look(Which::All), (all.to_owned(), 0));
-    assert_eq!(look(Which::Attention(3)), (all.to_owned(), 0), "so few are all shown");
-    assert_eq!(look(Which::Attention(2)), ("images/site failed".to_owned(), 2));
+    assert_eq!(look(Which::All), all);
+    assert_eq!(look(Which::Attention { few: 3, most: 9 }), all, "so few are all shown");
+    assert_eq!(look(Which::Attention { few: 3, most: 1 }), "images/site failed, images/shop fresh");
+    assert_eq!(look(Which::Attention { few: 2, most: 9 }), "images/site failed");
 }
 
 #[test]

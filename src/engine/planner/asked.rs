@@ -1,8 +1,7 @@
 //! Plans that somebody asks to see. They create nothing.
 
-use super::{PlanError, Planned, planned};
+use super::{Known, PlanError, Planned, planned};
 use crate::domain::id::{Branch, RepoName};
-use crate::domain::plan::Facts;
 use crate::engine::Engine;
 
 impl Engine {
@@ -18,9 +17,10 @@ impl Engine {
         let branch = branch.or_else(|| head.clone()).unwrap_or_else(|| Branch::from("HEAD"));
         let tracked = self.tracked(repository, head.as_ref()).contains(&branch);
         let read = self.read(repository, commit).await?;
-        let facts = self.facts(repository, &branch, tracked, head.as_ref(), &read.reading).await?;
+        let known = if tracked { self.copy_known(repository, &branch) } else { Known::default() };
+        let known = self.facts(repository, &branch, tracked, head.as_ref(), &read.reading, known).await?;
         let policies = self.policies(repository, Some(&branch), &heads).await;
-        let (read, plan) = planned(read, None, facts, policies).await;
+        let (read, plan, _) = planned(read, None, known, policies).await;
         Ok(Planned {
             repository: repository.clone(),
             branch,
@@ -42,14 +42,14 @@ impl Engine {
             Some(from) => self.resolve(repository, from).await.ok(),
             None => None,
         };
-        let facts = match &base {
-            Some(base) => self.read(repository, base.clone()).await?.reading.as_built(),
-            None => Facts::default(),
+        let known = match &base {
+            Some(base) => Known::from(self.read(repository, base.clone()).await?.reading.as_built()),
+            None => Known::default(),
         };
         let commit = self.resolve(repository, to).await?;
         let read = self.read(repository, commit).await?;
         let policies = self.policies(repository, None, &self.tips(repository).await?).await;
-        let (read, plan) = planned(read, base, facts, policies).await;
+        let (read, plan, _) = planned(read, base, known, policies).await;
         Ok(Planned {
             repository: repository.clone(),
             branch: Branch::from(to),

@@ -81,7 +81,7 @@ fn steps(template: &str) -> Vec<Step> {
 }
 
 fn steps_of(forest: &Forest) -> Vec<Step> {
-    pipeline(forest).provision.expect("provision").steps
+    pipeline(forest).provision.expect("provision").steps.to_vec()
 }
 
 /// A template with these provisioners.

@@ -1,5 +1,7 @@
 //! What `status` says.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use super::{BuildView, ErrorView, StageView};
@@ -15,14 +17,21 @@ pub struct StatusView {
     pub problems: Vec<String>,
     /// The version of the program.
     pub version: String,
-    /// The bundles of the tracked branches; all of them, if not only those were asked for that want attention.
+    /// The bundles of the tracked branches; all of them, if not only those were asked for that want attention: then the
+    /// first hundred of each state.
     pub bundles: Vec<BundleView>,
     /// How many there are in all.
     pub total: usize,
+    /// How many there are in each state, whether they are listed or not.
+    #[serde(default)]
+    pub counts: BTreeMap<String, usize>,
     /// Builds that run.
     pub running: Vec<BuildView>,
-    /// Builds that wait, with the reason of each.
+    /// Builds that wait, with the reason of each; the first ones, if only what wants attention was asked for.
     pub queue: Vec<QueuedView>,
+    /// How many builds wait, whether they are listed or not.
+    #[serde(default)]
+    pub queued: usize,
     /// The driver, in one line.
     pub driver: String,
     /// The sandbox, in one line.
