@@ -83,6 +83,19 @@ impl Budget {
         self.spend(bytes as u64 / 64)
     }
 
+    /// Adds a piece to a text that is being made.
+    pub(super) fn add(&mut self, out: &mut String, piece: &str) -> Result<(), Stop> {
+        self.spend(1)?;
+        self.make(piece.len())?;
+        out.push_str(piece);
+        Ok(())
+    }
+
+    /// All of a text is about to be looked at.
+    pub(super) fn read(&mut self, text: &str) -> Result<(), Stop> {
+        self.spend(1 + text.len() as u64 / 16)
+    }
+
     /// What was made so far.
     pub(super) fn mark(&self) -> Mark {
         Mark { made: self.made, kept: self.kept }

@@ -105,6 +105,56 @@ fn hostile_statements() -> Vec<(&'static str, &'static str, String, &'static str
     ]
 }
 
+/// The same of one large text, which is looked at or written again and again.
+fn hostile_texts() -> Vec<(&'static str, &'static str, String, &'static str)> {
+    // A text of so many letters, a power of two.
+    let text = |letter: &str, doublings: usize| {
+        format!(
+            "{{% set {letter} = '{letter}' %}}{}",
+            format!("{{% set {letter} = {letter} ~ {letter} %}}").repeat(doublings)
+        )
+    };
+    // One text of 1 MiB, which a list of 2,000 items shares.
+    let shared = |rest: &str| {
+        let list = "{% set l = range(2000) | map('ternary', y, y) | list %}";
+        format!("{}{list}{rest}", text("y", 20))
+    };
+    let spent = "32 MiB|50 million operations|5 s";
+    let trim = "{% for x in range(900) %}{{ b | trim(a ~ b[:1]) | length }}{% endfor %}";
+    let deep = "{% set l = [l] %}".repeat(90);
+    let escaped = format!("{}{{% set x = x | replace('x', '{}') %}}", text("x", 21), "\u{7f}".repeat(12));
+    let lines = format!("{}{{% set x = x | replace('x', '{}') %}}", text("x", 21), "\n".repeat(12));
+    let pairs: Vec<String> = (0..100).map(|at| format!("'{at}': y")).collect();
+    vec![
+        ("trims of many characters", "j2", format!("{}{}{trim}", text("a", 19), text("b", 19)), spent),
+        (
+            "a deep list as JSON",
+            "j2",
+            format!("{{% set l = range(100000) | list %}}{deep}{{{{ l | to_json(indent=100) | length }}}}"),
+            spent,
+        ),
+        ("a list as nice JSON", "j2", shared("{{ l | to_nice_json | length }}"), spent),
+        ("JSON of what is escaped", "j2", format!("{escaped}{{{{ x | to_json | length }}}}"), spent),
+        ("a list's text of what is escaped", "j2", format!("{lines}{{{{ [x, x] | string | length }}}}"), spent),
+        ("a sort of one text", "j2", shared("{{ l | sort | length }}"), spent),
+        ("a sort of one text by case", "j2", shared("{{ l | sort(case_sensitive=true) | length }}"), spent),
+        ("the least of one text", "j2", shared("{{ l | min | length }}"), spent),
+        ("the largest of one text", "j2", shared("{{ l | max | length }}"), spent),
+        ("one text made unique", "j2", shared("{{ l | unique | list | length }}"), spent),
+        (
+            "a map sorted by one text",
+            "j2",
+            shared(&format!("{{{{ {{{}}} | dictsort(by='value') | length }}}}", pairs.join(", "))),
+            spent,
+        ),
+        ("truth in one text", "j2", shared("{{ l | map('bool') | list | length }}"), spent),
+        ("the names of one path", "j2", shared("{{ l | map('basename') | list | length }}"), spent),
+        ("numbers in one text", "j2", shared("{{ l | map('int') | list | length }}"), spent),
+        ("one text compared", "j2", shared("{{ l | select('eq', y[:9] ~ y[9:]) | list | length }}"), spent),
+        ("one text looked for", "j2", shared("{{ l | select('in', y ~ 'z') | list | length }}"), spent),
+    ]
+}
+
 /// Variables that are as hostile as the templates.
 fn hostile_variables() -> Variables {
     let texts = |name: &'static str, count: usize, times: usize| {
@@ -122,7 +172,8 @@ fn hostile_variables() -> Variables {
 fn a_hostile_template_ends_in_one_clear_error_and_costs_the_others_nothing() {
     // Two sets, since handlebars works out all variables beforehand.
     let (big, hostile) = (big_variables(), hostile_variables());
-    for (what, suffix, source, expected) in hostile_templates().into_iter().chain(hostile_statements()) {
+    let all = [hostile_templates(), hostile_statements(), hostile_texts()].into_iter().flatten();
+    for (what, suffix, source, expected) in all {
         let template = |name: String, content: &str| Template {
             path: RepoPath::new(name).expect("a path"),
             content: content.into(),

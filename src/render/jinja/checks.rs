@@ -55,6 +55,9 @@ pub(super) const TESTS: [(&str, &[&str]); 41] = [
 
 /// Applies a test. What is undefined may be tested for what it is.
 pub(super) fn test(name: &str, value: &PyValue, args: &Arguments, budget: &mut Budget) -> Result<bool, Stop> {
+    if let PyValue::Str(text) = value {
+        budget.read(text)?;
+    }
     if let Some(op) = comparison(name) {
         return operators::apply(op, value, required(args, 0, "other")?, budget)?.truth();
     }

@@ -27,9 +27,12 @@ pub(super) fn filter(text: &str, args: &Arguments, budget: &mut Budget) -> Resul
     };
     let known = STYLES.iter().find(|(name, ..)| *name == style);
     let (_, beginning, line, end) = known.ok_or_else(|| Stop::value(format!("`comment` has no style `{style}`")))?;
-    let given = |name: &str, default: &str| match args.named(name) {
+    let mut given = |name: &str, default: &str| match args.named(name) {
         None => Ok(default.to_owned()),
-        Some(PyValue::Str(text)) => Ok(text.to_string()),
+        Some(PyValue::Str(text)) => {
+            budget.make(text.len() * 2)?;
+            Ok(text.to_string())
+        }
         Some(_) => Err(Stop::not_native(&format!("this `{name}` of `comment`"))),
     };
     let count = |name: &str| match args.named(name) {
@@ -69,6 +72,7 @@ pub(super) fn filter(text: &str, args: &Arguments, budget: &mut Budget) -> Resul
 /// Every line decorated; empty ones without the white space that would end them.
 fn lines(text: &str, newline: &str, decoration: &str, budget: &mut Budget) -> Result<String, Stop> {
     let decorated = replaced(text, newline, &format!("{newline}{decoration}"), budget)?.text(budget)?;
+    budget.make(decoration.len() + decorated.len())?;
     let decorated = format!("{decoration}{decorated}");
     let bare = format!("{}{newline}", decoration.trim_end_matches(is_space));
     let done = replaced(&decorated, &format!("{decoration}{newline}"), &bare, budget)?.text(budget)?;

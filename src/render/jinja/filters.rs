@@ -63,6 +63,9 @@ pub(super) const OPEN: [&str; 2] = ["combine", "format"];
 
 /// Applies a filter.
 pub(super) fn apply(name: &str, value: &PyValue, args: &Arguments, budget: &mut Budget) -> Result<PyValue, Stop> {
+    if let PyValue::Str(text) = value {
+        budget.read(text)?;
+    }
     match name {
         "default" | "d" => {
             let boolean = args.get(1, "boolean").map_or(Ok(false), PyValue::truth)?;
@@ -73,7 +76,7 @@ pub(super) fn apply(name: &str, value: &PyValue, args: &Arguments, budget: &mut 
         }
         "mandatory" if matches!(value, PyValue::Nothing) => Err(nothing()),
         "mandatory" => Ok(value.defined()?.clone()),
-        "bool" => truth_word(value.defined()?),
+        "bool" => truth_word(value.defined()?, budget),
         "ternary" => ternary(value, args),
         "int" => integer(value.defined()?, args),
         "float" => float(value.defined()?, args),
@@ -204,10 +207,11 @@ fn number(name: &str, value: &PyValue, args: &Arguments) -> Result<PyValue, Stop
 }
 
 /// Ansible's `bool`: some words and numbers are true, None stays None.
-fn truth_word(value: &PyValue) -> Result<PyValue, Stop> {
+fn truth_word(value: &PyValue, budget: &mut Budget) -> Result<PyValue, Stop> {
     Ok(match value {
         PyValue::None | PyValue::Bool(_) => value.clone(),
         PyValue::Str(text) => {
+            budget.make(text.len())?;
             let word = texts::cased(text, str::to_lowercase)?;
             PyValue::Bool(["yes", "on", "1", "true"].contains(&word.as_str()))
         }

@@ -30,6 +30,7 @@ pub(super) fn operator(text: &str, value: &PyValue, budget: &mut Budget) -> Resu
 
 /// Fills `%s` and `%d`, each with a width at most, and `%%`.
 fn percents(text: &str, values: &[PyValue], budget: &mut Budget) -> Result<PyValue, Stop> {
+    budget.make(text.len())?;
     let mut values = values.iter();
     let mut out = String::new();
     let mut parts = text.split('%');
@@ -53,16 +54,17 @@ fn percents(text: &str, values: &[PyValue], budget: &mut Budget) -> Result<PyVal
         let kind = kind
             .ok_or_else(|| Stop::not_native(&format!("`%{}` in a format", part.chars().take(8).collect::<String>())))?;
         let value = values.next().ok_or_else(|| Stop::value("there are fewer values than places in the format"))?;
-        let shown = if kind == 's' { value.text(budget)?.to_string() } else { whole(value)? };
+        let shown = if kind == 's' { value.text(budget)? } else { whole(value)?.into() };
+        budget.read(&shown)?;
         let missing = width.saturating_sub(shown.chars().count());
-        budget.make(shown.len() + missing + characters.as_str().len())?;
+        budget.make(shown.len() + missing)?;
         match (left, zero && kind != 's') {
-            (true, _) => out.extend([shown.as_str(), " ".repeat(missing).as_str()]),
+            (true, _) => out.extend([&*shown, " ".repeat(missing).as_str()]),
             (false, true) => {
                 let (sign, digits) = shown.split_at(usize::from(shown.starts_with('-')));
                 out.extend([sign, "0".repeat(missing).as_str(), digits]);
             }
-            (false, false) => out.extend([" ".repeat(missing).as_str(), shown.as_str()]),
+            (false, false) => out.extend([" ".repeat(missing).as_str(), &*shown]),
         }
         out.push_str(characters.as_str());
     }
@@ -85,6 +87,8 @@ fn whole(value: &PyValue) -> Result<String, Stop> {
 
 /// `text.format(…)`: fills `{}`, `{0}` and `{name}`, and nothing finer.
 pub(super) fn braces(text: &str, args: &Arguments, budget: &mut Budget) -> Result<PyValue, Stop> {
+    budget.make(text.len())?;
+    budget.read(text)?;
     let mut out = String::new();
     let (mut rest, mut next) = (text, 0);
     let mut numbered = false;
@@ -115,8 +119,7 @@ pub(super) fn braces(text: &str, args: &Arguments, budget: &mut Budget) -> Resul
         };
         let value = value.ok_or_else(|| Stop::value(format!("`.format()` has no value for `{{{name}}}`")))?;
         let shown = value.text(budget)?;
-        budget.make(shown.len() + before.len())?;
-        out.push_str(&shown);
+        budget.add(&mut out, &shown)?;
         rest = after;
     }
     out.push_str(rest);

@@ -42,62 +42,75 @@ fn write_value(
     out: &mut String,
     budget: &mut Budget,
 ) -> Result<(), Stop> {
-    let start = out.len();
     match value {
         PyValue::Undefined(_) => drop(value.defined()?),
         PyValue::Nothing => return Err(nothing()),
-        PyValue::None => out.push_str("null"),
-        PyValue::Bool(value) => out.push_str(if *value { "true" } else { "false" }),
-        PyValue::Int(value) => out.push_str(&value.to_string()),
-        PyValue::Float(value) => out.push_str(&float_text(*value)?),
-        PyValue::Str(text) => quote(text, out),
+        PyValue::None => budget.add(out, "null")?,
+        PyValue::Bool(value) => budget.add(out, if *value { "true" } else { "false" })?,
+        PyValue::Int(value) => budget.add(out, &value.to_string())?,
+        PyValue::Float(value) => budget.add(out, &float_text(*value)?)?,
+        PyValue::Str(text) => quote(text, out, budget)?,
         PyValue::List(items) | PyValue::Tuple(items) => {
-            out.push('[');
+            budget.add(out, "[")?;
             for (at, item) in items.iter().enumerate() {
-                separate(at, layout, level, out);
+                separate(at, layout, level, out, budget)?;
                 write_value(item, layout, level + 1, out, budget)?;
             }
-            close(items.is_empty(), layout, level, ']', out);
+            close(items.is_empty(), layout, level, "]", out, budget)?;
         }
         PyValue::Map(entries) => {
+            budget.make(entries.len() * size_of::<usize>())?;
             let mut entries: Vec<&(Rc<str>, PyValue)> = entries.iter().collect();
             if layout.sorted {
                 entries.sort_by(|one, other| one.0.cmp(&other.0));
             }
-            out.push('{');
+            budget.add(out, "{")?;
             for (at, (key, item)) in entries.iter().enumerate() {
-                separate(at, layout, level, out);
-                quote(key, out);
-                out.push_str(": ");
+                separate(at, layout, level, out, budget)?;
+                quote(key, out, budget)?;
+                budget.add(out, ": ")?;
                 write_value(item, layout, level + 1, out, budget)?;
             }
-            close(entries.is_empty(), layout, level, '}', out);
+            close(entries.is_empty(), layout, level, "}", out, budget)?;
         }
     }
-    budget.make(out.len() - start)
+    Ok(())
 }
 
-fn separate(at: usize, layout: Layout, level: usize, out: &mut String) {
+fn separate(at: usize, layout: Layout, level: usize, out: &mut String, budget: &mut Budget) -> Result<(), Stop> {
     match layout.indent {
         Some(indent) => {
-            out.push_str(if at == 0 { "\n" } else { ",\n" });
-            out.push_str(&" ".repeat(indent * level));
+            budget.add(out, if at == 0 { "\n" } else { ",\n" })?;
+            budget.add(out, &" ".repeat(indent * level))
         }
-        None => out.push_str(if at == 0 { "" } else { ", " }),
+        None => budget.add(out, if at == 0 { "" } else { ", " }),
     }
 }
 
-fn close(empty: bool, layout: Layout, level: usize, end: char, out: &mut String) {
+fn close(
+    empty: bool,
+    layout: Layout,
+    level: usize,
+    end: &str,
+    out: &mut String,
+    budget: &mut Budget,
+) -> Result<(), Stop> {
     if let Some(indent) = layout.indent.filter(|_| !empty) {
-        out.push('\n');
-        out.push_str(&" ".repeat(indent * (level - 1)));
+        budget.add(out, "\n")?;
+        budget.add(out, &" ".repeat(indent * (level - 1)))?;
     }
-    out.push(end);
+    budget.add(out, end)
 }
 
-fn quote(text: &str, out: &mut String) {
-    out.push('"');
+fn quote(text: &str, out: &mut String, budget: &mut Budget) -> Result<(), Stop> {
+    budget.read(text)?;
+    budget.add(out, "\"")?;
+    if text.bytes().all(|byte| matches!(byte, b' '..=b'~') && byte != b'"' && byte != b'\\') {
+        budget.add(out, text)?;
+        return budget.add(out, "\"");
+    }
     for character in text.chars() {
+        let start = out.len();
         match character {
             '"' => out.push_str("\\\""),
             '\\' => out.push_str("\\\\"),
@@ -114,6 +127,7 @@ fn quote(text: &str, out: &mut String) {
                 }
             }
         }
+        budget.make(out.len() - start)?;
     }
-    out.push('"');
+    budget.add(out, "\"")
 }

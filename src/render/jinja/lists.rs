@@ -1,6 +1,7 @@
 //! Filters of lists.
 
 use std::cmp::Ordering;
+use std::rc::Rc;
 
 use super::expression::Arguments;
 use super::filters::{flag, required};
@@ -49,11 +50,17 @@ fn reversed(value: &PyValue, budget: &mut Budget) -> Result<PyValue, Stop> {
 }
 
 /// What sorting and uniqueness compare: texts without regard to case, unless asked.
-pub(super) fn compared_as(value: &PyValue, case_sensitive: bool) -> Result<PyValue, Stop> {
-    match value.defined()? {
-        PyValue::Str(text) if !case_sensitive => Ok(PyValue::str(texts::cased(text, str::to_lowercase)?)),
-        other => Ok(other.clone()),
+pub(super) fn compared_as(value: &PyValue, case_sensitive: bool, budget: &mut Budget) -> Result<PyValue, Stop> {
+    let PyValue::Str(text) = value.defined()? else { return Ok(value.clone()) };
+    if case_sensitive {
+        return Ok(value.clone());
     }
+    budget.make(text.len())?;
+    budget.read(text)?;
+    if text.is_ascii() && !text.bytes().any(|byte| byte.is_ascii_uppercase()) {
+        return Ok(PyValue::Str(Rc::clone(text)));
+    }
+    Ok(PyValue::str(texts::cased(text, str::to_lowercase)?))
 }
 
 fn sorted(items: &[PyValue], args: &Arguments, budget: &mut Budget) -> Result<PyValue, Stop> {
@@ -67,7 +74,7 @@ fn sorted(items: &[PyValue], args: &Arguments, budget: &mut Budget) -> Result<Py
         return Err(Stop::not_native("`sort` by more than one attribute"));
     }
     let keys = picks::attributes(items, attribute, budget)?;
-    let keys: Result<Vec<_>, Stop> = keys.iter().map(|key| compared_as(key, case_sensitive)).collect();
+    let keys: Result<Vec<_>, Stop> = keys.iter().map(|key| compared_as(key, case_sensitive, budget)).collect();
     in_order(keys?.into_iter().zip(items.iter().cloned()).collect(), reverse, budget)
 }
 
@@ -77,7 +84,9 @@ pub(super) fn in_order(
     reverse: bool,
     budget: &mut Budget,
 ) -> Result<PyValue, Stop> {
-    let steps = keyed.len() * (keyed.len().max(2).ilog2() as usize + 1);
+    // In each round of merging, every key is compared whole about once.
+    let length = |(key, _): &(PyValue, PyValue)| if let PyValue::Str(text) = key { 1 + text.len() / 64 } else { 1 };
+    let steps = keyed.iter().map(length).sum::<usize>() * (keyed.len().max(2).ilog2() as usize + 1);
     budget.make(keyed.len() * ITEM * 2)?;
     budget.spend(steps as u64)?;
     // Python meets every pair that has no order only by luck, so all neighbours are compared, and all with the first.
@@ -95,7 +104,11 @@ pub(super) fn in_order(
 
 /// What is equal may be sorted even where it has no order.
 fn sort_order(left: &PyValue, right: &PyValue, budget: &mut Budget) -> Result<Ordering, Stop> {
-    if operators::equal(left, right, budget)? { Ok(Ordering::Equal) } else { operators::order(left, right) }
+    if operators::equal(left, right, budget)? {
+        Ok(Ordering::Equal)
+    } else {
+        operators::charged_order(left, right, budget)
+    }
 }
 
 fn unique(items: &[PyValue], budget: &mut Budget) -> Result<PyValue, Stop> {
@@ -103,7 +116,7 @@ fn unique(items: &[PyValue], budget: &mut Budget) -> Result<PyValue, Stop> {
     let mut kept = Vec::new();
     budget.make(items.len() * ITEM * 2)?;
     for item in items {
-        let key = match compared_as(item, false)? {
+        let key = match compared_as(item, false, budget)? {
             PyValue::Str(text) => (Some(text), 0),
             PyValue::Int(number) => (None, number),
             other => return Err(Stop::not_native(&format!("`unique` of {}", other.kind()))),
@@ -125,11 +138,11 @@ fn extreme(name: &str, value: &PyValue, args: &Arguments, budget: &mut Budget) -
     let keys = picks::attributes(&items, args.get(1, "attribute"), budget)?;
     let mut best: Option<(PyValue, &PyValue)> = None;
     for (key, item) in keys.iter().zip(items.iter()) {
-        let key = compared_as(key, case_sensitive)?;
+        let key = compared_as(key, case_sensitive, budget)?;
         let better = match &best {
             None => true,
-            Some((so_far, _)) if name == "max" => operators::order(&key, so_far)?.is_gt(),
-            Some((so_far, _)) => operators::order(&key, so_far)?.is_lt(),
+            Some((so_far, _)) if name == "max" => operators::charged_order(&key, so_far, budget)?.is_gt(),
+            Some((so_far, _)) => operators::charged_order(&key, so_far, budget)?.is_lt(),
         };
         budget.spend(1)?;
         if better {

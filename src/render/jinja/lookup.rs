@@ -21,13 +21,15 @@ pub(super) fn attribute(value: &PyValue, name: &str, budget: &mut Budget) -> Res
 /// The value of a map's key, or that there is none.
 fn key(value: &PyValue, name: &str, budget: &mut Budget) -> Result<PyValue, Stop> {
     let PyValue::Map(entries) = value else {
+        budget.make(name.len())?;
         return Ok(PyValue::undefined("", format!("what `{name}` is looked for in is {}", value.kind())));
     };
     budget.spend(1 + entries.len() as u64 / 8)?;
     if let Some((_, found)) = entries.iter().find(|(key, _)| &**key == name) {
         return Ok(found.clone());
     }
-    let keys: Vec<&str> = entries.iter().take(20).map(|(key, _)| &**key).collect();
+    let keys: Vec<String> = entries.iter().take(20).map(|(key, _)| key.chars().take(100).collect()).collect();
+    budget.make(keys.iter().map(String::len).sum())?;
     Ok(PyValue::undefined("", format!("the map has: {}", keys.join(", "))))
 }
 
@@ -55,7 +57,7 @@ pub(super) fn item(value: &PyValue, wanted: &PyValue, budget: &mut Budget) -> Re
     let found = match value {
         PyValue::List(items) | PyValue::Tuple(items) => place(items.len()).and_then(|at| items.get(at).cloned()),
         PyValue::Str(text) => {
-            budget.spend(1 + text.len() as u64 / 16)?;
+            budget.read(text)?;
             let character = place(text.chars().count()).and_then(|at| text.chars().nth(at));
             character.map(|character| PyValue::str(character.to_string()))
         }
@@ -70,7 +72,10 @@ pub(super) fn sliced(value: &PyValue, ends: &[PyValue; 2], budget: &mut Budget) 
         PyValue::Undefined(_) => return Ok(value.clone()),
         PyValue::Nothing => return Err(nothing()),
         PyValue::List(items) | PyValue::Tuple(items) => items.len(),
-        PyValue::Str(text) => text.chars().count(),
+        PyValue::Str(text) => {
+            budget.read(text)?;
+            text.chars().count()
+        }
         other => return Err(Stop::value(format!("{} can't be sliced", other.kind()))),
     };
     let place = |end: &PyValue, default: usize| match end.defined()? {

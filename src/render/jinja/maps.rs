@@ -61,21 +61,21 @@ fn sorted(entries: &Entries, args: &Arguments, budget: &mut Budget) -> Result<Py
         Some(PyValue::Str(by)) if matches!(&**by, "key" | "value") => &**by == "value",
         Some(_) => return Err(Stop::value("`dictsort` sorts by `key` or by `value`")),
     };
-    let pair = |(key, value): &(Rc<str>, PyValue)| {
-        let key = PyValue::Str(Rc::clone(key));
-        let compared = lists::compared_as(if by_value { value } else { &key }, case_sensitive)?;
-        Ok((compared, PyValue::Tuple([key, value.clone()].into())))
-    };
     budget.make(entries.len() * 3 * ITEM)?;
     if let [(key, value)] = entries {
         let pair = PyValue::Tuple([PyValue::Str(Rc::clone(key)), value.clone()].into());
         return Ok(PyValue::List([pair].into()));
     }
+    let pair = |(key, value): &(Rc<str>, PyValue)| {
+        let key = PyValue::Str(Rc::clone(key));
+        let compared = lists::compared_as(if by_value { value } else { &key }, case_sensitive, budget)?;
+        Ok((compared, PyValue::Tuple([key, value.clone()].into())))
+    };
     let keyed: Result<Vec<_>, Stop> = entries.iter().map(pair).collect();
     let keyed = keyed?;
     // Other than for `sort`, what is equal must have an order too.
     for neighbours in keyed.windows(2) {
-        operators::order(&neighbours[0].0, &neighbours[1].0)?;
+        operators::charged_order(&neighbours[0].0, &neighbours[1].0, budget)?;
     }
     lists::in_order(keyed, reverse, budget)
 }
@@ -95,7 +95,10 @@ fn from_items(value: &PyValue, args: &Arguments, budget: &mut Budget) -> Result<
         let get = |wanted: &Rc<str>| item.iter().find(|(name, _)| name == wanted).map(|(_, value)| value);
         let missing = || Stop::value(format!("`items2dict` needs `{key_name}` and `{value_name}` in each map"));
         match (get(&key_name).ok_or_else(missing)?, get(&value_name).ok_or_else(missing)?) {
-            (PyValue::Str(key), value) => made = set(made, key, value.clone()),
+            (PyValue::Str(key), value) => {
+                budget.spend((made.len() * key.len()) as u64 / 64)?;
+                made = set(made, key, value.clone());
+            }
             (other, _) => return Err(Stop::not_native(&format!("a map whose key is {}", other.kind()))),
         }
     }
@@ -108,6 +111,7 @@ fn combined(value: &PyValue, args: &Arguments, budget: &mut Budget) -> Result<Py
     let terms: Vec<PyValue> = std::iter::once(value).chain(&args.positional).cloned().collect();
     let mut maps = Vec::new();
     lists::flatten(&terms, Some(1), true, 0, &mut maps, budget)?;
+    maps.iter().try_for_each(|map| map.at_most_deep(limits::RECURSION, budget))?;
     maps.iter().try_for_each(PyValue::all_defined)?;
     if maps.iter().any(PyValue::holds_nothing) {
         return Err(nothing());
@@ -128,7 +132,7 @@ fn merged(below: &PyValue, top: &PyValue, recursive: bool, depth: usize, budget:
     }
     let (below_entries, top_entries) = (entries(below)?, entries(top)?);
     budget.make((below_entries.len() + top_entries.len()) * ITEM)?;
-    budget.spend((below_entries.len() * top_entries.len()) as u64 / 8)?;
+    budget.spend(operators::lookups(top_entries, below_entries))?;
     if below_entries.is_empty() || operators::equal(below, top, budget)? {
         return Ok(PyValue::Map(top_entries.into()));
     }

@@ -14,10 +14,10 @@ pub(super) fn apply(op: BinOpKind, left: &PyValue, right: &PyValue, budget: &mut
     Ok(match op {
         BinOpKind::Eq => PyValue::Bool(equal(left, right, budget)?),
         BinOpKind::Ne => PyValue::Bool(!equal(left, right, budget)?),
-        BinOpKind::Lt => PyValue::Bool(order(left, right)?.is_lt()),
-        BinOpKind::Lte => PyValue::Bool(order(left, right)?.is_le()),
-        BinOpKind::Gt => PyValue::Bool(order(left, right)?.is_gt()),
-        BinOpKind::Gte => PyValue::Bool(order(left, right)?.is_ge()),
+        BinOpKind::Lt => PyValue::Bool(charged_order(left, right, budget)?.is_lt()),
+        BinOpKind::Lte => PyValue::Bool(charged_order(left, right, budget)?.is_le()),
+        BinOpKind::Gt => PyValue::Bool(charged_order(left, right, budget)?.is_gt()),
+        BinOpKind::Gte => PyValue::Bool(charged_order(left, right, budget)?.is_ge()),
         BinOpKind::In => PyValue::Bool(contains(right, left, budget)?),
         BinOpKind::Concat => {
             let (left, right) = (left.text(budget)?, right.text(budget)?);
@@ -37,20 +37,29 @@ pub(super) fn equal(left: &PyValue, right: &PyValue, budget: &mut Budget) -> Res
     use PyValue::{Bool, Float, Int, List, Map, Str, Tuple};
     budget.spend(1)?;
     Ok(match (left.defined()?, right.defined()?) {
-        (Str(left), Str(right)) => left == right,
+        (Str(left), Str(right)) if left.len() == right.len() => {
+            budget.spend(left.len() as u64 / 64)?;
+            left == right
+        }
         (Bool(_) | Int(_) | Float(_), Bool(_) | Int(_) | Float(_)) => compare_numbers(left, right)?.is_eq(),
         (List(left), List(right)) | (Tuple(left), Tuple(right)) => {
             left.len() == right.len() && all_equal(left.iter().zip(right.iter()), budget)?
         }
         (Map(left), Map(right)) => {
+            budget.spend(lookups(left, right))?;
             let other = |key: &Rc<str>| right.iter().find(|(name, _)| name == key).map(|(_, value)| value);
             let pairs: Option<Vec<_>> = left.iter().map(|(key, value)| Some((value, other(key)?))).collect();
-            budget.spend((left.len() * right.len()) as u64 / 8)?;
             left.len() == right.len() && pairs.map_or(Ok(false), |pairs| all_equal(pairs.into_iter(), budget))?
         }
         (PyValue::None, PyValue::None) | (PyValue::Nothing, PyValue::Nothing) => true,
         _ => false,
     })
+}
+
+/// How many steps it takes to look for every key of one map in another.
+pub(super) fn lookups(keys: &[(Rc<str>, PyValue)], entries: &[(Rc<str>, PyValue)]) -> u64 {
+    let bytes: usize = keys.iter().map(|(key, _)| 8 + key.len()).sum();
+    (bytes * entries.len()) as u64 / 64
 }
 
 fn all_equal<'v>(
@@ -70,6 +79,14 @@ pub(super) fn order(left: &PyValue, right: &PyValue) -> Result<Ordering, Stop> {
         (List(_), List(_)) | (Tuple(_), Tuple(_)) => Err(Stop::not_native("which of two lists is less")),
         (left, right) => Err(Stop::value(format!("{} and {} have no order", left.kind(), right.kind()))),
     }
+}
+
+/// The order of two values, where long texts take long.
+pub(super) fn charged_order(left: &PyValue, right: &PyValue, budget: &mut Budget) -> Result<Ordering, Stop> {
+    if let (PyValue::Str(left), PyValue::Str(right)) = (left, right) {
+        budget.spend(1 + left.len().min(right.len()) as u64 / 64)?;
+    }
+    order(left, right)
 }
 
 fn compare_numbers(left: &PyValue, right: &PyValue) -> Result<Ordering, Stop> {
@@ -107,7 +124,7 @@ pub(super) fn contains(container: &PyValue, item: &PyValue, budget: &mut Budget)
     match container.defined()? {
         PyValue::Str(text) => match item.defined()? {
             PyValue::Str(piece) => {
-                budget.spend(1 + text.len() as u64 / 16)?;
+                budget.read(text)?;
                 Ok(text.contains(&**piece))
             }
             other => Err(Stop::value(format!("{} can't be looked for in text", other.kind()))),

@@ -48,7 +48,7 @@ fn mapped(items: &[PyValue], args: &Arguments, budget: &mut Budget) -> Result<Py
     let Some((name, rest)) = args.positional.split_first() else {
         let attribute = required(args, 0, "attribute")?;
         let default = args.named("default").filter(|default| !matches!(default, PyValue::None));
-        let parts = parts(attribute)?;
+        let parts = parts(attribute, budget)?;
         let found: Result<Vec<_>, _> = items.iter().map(|item| within(item, &parts, default, budget)).collect();
         return Ok(PyValue::List(found?.into()));
     };
@@ -68,13 +68,16 @@ pub(super) fn attributes(
     attribute: Option<&PyValue>,
     budget: &mut Budget,
 ) -> Result<Vec<PyValue>, Stop> {
-    let parts = attribute.map_or(Ok(Vec::new()), parts)?;
+    let parts = attribute.map_or(Ok(Vec::new()), |attribute| parts(attribute, budget))?;
     budget.make(items.len() * ITEM)?;
     items.iter().map(|item| within(item, &parts, None, budget)).collect()
 }
 
 /// The steps of an attribute such as `a.b.0`.
-fn parts(attribute: &PyValue) -> Result<Vec<PyValue>, Stop> {
+fn parts(attribute: &PyValue, budget: &mut Budget) -> Result<Vec<PyValue>, Stop> {
+    if let PyValue::Str(name) = attribute {
+        budget.make(name.len() + name.matches('.').count() * ITEM)?;
+    }
     match attribute {
         PyValue::None => Ok(Vec::new()),
         PyValue::Int(_) => Ok(vec![attribute.clone()]),
@@ -100,6 +103,7 @@ fn within(item: &PyValue, parts: &[PyValue], default: Option<&PyValue>, budget: 
             (found, Some(default)) if found.is_undefined() => default.clone(),
             (PyValue::Undefined(missing), None) if missing.message.is_empty() => {
                 let name = part.text(budget)?;
+                budget.make(name.len() + missing.help.len())?;
                 PyValue::undefined(format!("`{name}` of an item is not defined"), missing.help.clone())
             }
             (found, _) => found,

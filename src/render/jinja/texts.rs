@@ -1,5 +1,6 @@
 //! Filters that make a text.
 
+use std::collections::HashSet;
 use std::rc::Rc;
 
 use base64::Engine as _;
@@ -18,7 +19,7 @@ pub(super) fn apply(name: &str, value: &PyValue, args: &Arguments, budget: &mut 
         "lower" => PyValue::str(cased(&made_text(value, budget)?, str::to_lowercase)?),
         "capitalize" => capitalized(&made_text(value, budget)?)?,
         "title" => titled(&made_text(value, budget)?)?,
-        "trim" => trimmed(&made_text(value, budget)?, args)?,
+        "trim" => trimmed(&made_text(value, budget)?, args, budget)?,
         "string" => PyValue::Str(value.text(budget)?),
         "replace" => {
             let (old, new) = (required(args, 0, "old")?.text(budget)?, required(args, 1, "new")?.text(budget)?);
@@ -38,7 +39,11 @@ pub(super) fn apply(name: &str, value: &PyValue, args: &Arguments, budget: &mut 
         "comment" => comment::filter(only_text(name, value)?, args, budget)?,
         "quote" => quoted(value, budget)?,
         "format" => formats::percent(&value.text(budget)?, args, budget)?,
-        "basename" | "dirname" => part_of_path(name, only_text(name, value)?),
+        "basename" | "dirname" => {
+            let path = only_text(name, value)?;
+            budget.make(path.len())?;
+            part_of_path(name, path)
+        }
         "b64encode" => {
             let PyValue::Str(text) = value.defined()? else {
                 return Err(Stop::not_native(&format!("`b64encode` of {}", value.kind())));
@@ -102,17 +107,22 @@ fn titled(text: &str) -> Result<PyValue, Stop> {
     Ok(PyValue::str(out))
 }
 
-fn trimmed(text: &str, args: &Arguments) -> Result<PyValue, Stop> {
+fn trimmed(text: &str, args: &Arguments, budget: &mut Budget) -> Result<PyValue, Stop> {
     match args.get(0, "chars").map(PyValue::defined).transpose()? {
         None | Some(PyValue::None) => Ok(PyValue::str(text.trim_matches(is_space))),
-        Some(PyValue::Str(chars)) => Ok(PyValue::str(text.trim_matches(|character| chars.contains(character)))),
+        Some(PyValue::Str(chars)) => {
+            budget.make(chars.len())?;
+            budget.spend((text.len() + chars.len()) as u64)?;
+            let chars: HashSet<char> = chars.chars().collect();
+            Ok(PyValue::str(text.trim_matches(|character| chars.contains(&character))))
+        }
         Some(other) => Err(Stop::value(format!("`trim` takes characters, not {}", other.kind()))),
     }
 }
 
 /// Every `old` in a text replaced.
 pub(super) fn replaced(text: &str, old: &str, new: &str, budget: &mut Budget) -> Result<PyValue, Stop> {
-    budget.spend(1 + text.len() as u64 / 16)?;
+    budget.read(text)?;
     let count = text.matches(old).count();
     budget.make((text.len() + count * new.len()).saturating_sub(count * old.len()))?;
     Ok(PyValue::str(text.replace(old, new)))
@@ -124,9 +134,8 @@ pub(super) fn joined(items: &[PyValue], separator: &str, budget: &mut Budget) ->
     for (at, item) in items.iter().enumerate() {
         let separator = if at == 0 { "" } else { separator };
         let text = item.defined()?.text(budget)?;
-        budget.make(separator.len() + text.len())?;
-        out.push_str(separator);
-        out.push_str(&text);
+        budget.add(&mut out, separator)?;
+        budget.add(&mut out, &text)?;
     }
     Ok(PyValue::str(out))
 }
@@ -137,7 +146,10 @@ fn indented(value: &PyValue, args: &Arguments, budget: &mut Budget) -> Result<Py
     };
     let indentation = match args.get(0, "width").map(PyValue::defined).transpose()? {
         None => "    ".to_owned(),
-        Some(PyValue::Str(text)) => text.to_string(),
+        Some(PyValue::Str(text)) => {
+            budget.make(text.len())?;
+            text.to_string()
+        }
         Some(PyValue::Int(width @ ..=1000)) => " ".repeat(usize::try_from(*width).unwrap_or(0)),
         Some(_) => return Err(Stop::not_native("`indent` by this")),
     };
@@ -148,11 +160,10 @@ fn indented(value: &PyValue, args: &Arguments, budget: &mut Budget) -> Result<Py
     let (first, blank) = (flag(args, 1, "first")?, flag(args, 2, "blank")?);
     let mut out = String::new();
     for (at, line) in text.split('\n').enumerate() {
-        budget.make(line.len() + indentation.len() + 1)?;
-        out.push_str(if at == 0 { "" } else { "\n" });
+        budget.add(&mut out, if at == 0 { "" } else { "\n" })?;
         let wanted = if at == 0 { first } else { blank || !line.is_empty() };
-        out.push_str(if wanted { &indentation } else { "" });
-        out.push_str(line);
+        budget.add(&mut out, if wanted { &indentation } else { "" })?;
+        budget.add(&mut out, line)?;
     }
     Ok(PyValue::str(out))
 }

@@ -130,41 +130,40 @@ impl PyValue {
 
     /// `repr(value)`, at the end of a text.
     fn write_repr(&self, out: &mut String, budget: &mut Budget) -> Result<(), Stop> {
-        let start = out.len();
         match self {
             // Ansible writes its own object's description here, which nobody wants in a result.
             Self::Undefined(_) => {
                 return Err(Stop::not_native("the text of a list or map that holds what is undefined"));
             }
-            Self::Nothing => out.push_str("Undefined"),
-            Self::None => out.push_str("None"),
-            Self::Bool(true) => out.push_str("True"),
-            Self::Bool(false) => out.push_str("False"),
-            Self::Int(value) => out.push_str(&value.to_string()),
-            Self::Float(value) => out.push_str(&float_text(*value)?),
-            Self::Str(text) => quote(text, out)?,
+            Self::Nothing => budget.add(out, "Undefined")?,
+            Self::None => budget.add(out, "None")?,
+            Self::Bool(true) => budget.add(out, "True")?,
+            Self::Bool(false) => budget.add(out, "False")?,
+            Self::Int(value) => budget.add(out, &value.to_string())?,
+            Self::Float(value) => budget.add(out, &float_text(*value)?)?,
+            Self::Str(text) => quote(text, out, budget)?,
             Self::List(items) => {
-                out.push('[');
+                budget.add(out, "[")?;
                 write_items(items, out, budget)?;
-                out.push(']');
+                budget.add(out, "]")?;
             }
             Self::Tuple(items) => {
-                out.push('(');
+                budget.add(out, "(")?;
                 write_items(items, out, budget)?;
-                out.push_str(if items.len() == 1 { ",)" } else { ")" });
+                budget.add(out, if items.len() == 1 { ",)" } else { ")" })?;
             }
             Self::Map(entries) => {
-                out.push('{');
+                budget.add(out, "{")?;
                 for (at, (key, value)) in entries.iter().enumerate() {
-                    out.push_str(if at == 0 { "" } else { ", " });
-                    quote(key, out)?;
-                    out.push_str(": ");
+                    budget.add(out, if at == 0 { "" } else { ", " })?;
+                    quote(key, out, budget)?;
+                    budget.add(out, ": ")?;
                     value.write_repr(out, budget)?;
                 }
-                out.push('}');
+                budget.add(out, "}")?;
             }
         }
-        budget.make(out.len() - start)
+        Ok(())
     }
 
     /// That so many levels of lists and maps are in it at most: whatever walks through it later recurses.
@@ -209,7 +208,7 @@ pub(super) const ITEM: usize = 64;
 
 fn write_items(items: &[PyValue], out: &mut String, budget: &mut Budget) -> Result<(), Stop> {
     for (at, item) in items.iter().enumerate() {
-        out.push_str(if at == 0 { "" } else { ", " });
+        budget.add(out, if at == 0 { "" } else { ", " })?;
         item.write_repr(out, budget)?;
     }
     Ok(())
@@ -225,10 +224,13 @@ pub(super) fn float_text(value: f64) -> Result<String, Stop> {
 }
 
 /// `repr(str)`.
-fn quote(text: &str, out: &mut String) -> Result<(), Stop> {
+fn quote(text: &str, out: &mut String, budget: &mut Budget) -> Result<(), Stop> {
+    budget.read(text)?;
     let mark = if text.contains('\'') && !text.contains('"') { '"' } else { '\'' };
+    budget.make(2)?;
     out.push(mark);
     for character in text.chars() {
+        let start = out.len();
         match character {
             '\\' => out.push_str("\\\\"),
             '\n' => out.push_str("\\n"),
@@ -241,6 +243,7 @@ fn quote(text: &str, out: &mut String) -> Result<(), Stop> {
                 return Err(Stop::not_native(&format!("the text of a list or map that holds U+{:04X}", other as u32)));
             }
         }
+        budget.make(out.len() - start)?;
     }
     out.push(mark);
     Ok(())
