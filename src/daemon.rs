@@ -9,6 +9,7 @@
 //!
 //! Nothing decides anything here. A task that ends by itself ends the daemon: half a daemon is worse than none.
 
+mod heap;
 mod parts;
 mod planning;
 
@@ -59,6 +60,7 @@ pub fn offline_host(scratch: &Path) -> std::io::Result<SandboxedHost> {
 /// When it can't start, or a part of it ended by itself.
 pub fn serve(config: Option<&Path>) -> Result<()> {
     telemetry::start("info")?;
+    heap::one_for_all();
     let settings = Settings::load(config)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(WORKERS).enable_all().build()?;
     runtime.block_on(run(settings))

@@ -81,6 +81,8 @@ const WORDS: &[Words] = &[
         place: Place::Only(&[
             // QEMU and its tools.
             "src/machine/process.rs",
+            // The daemon itself, once more and before anything else, in the same process.
+            "src/daemon/heap.rs",
             // What the repository has a say in: bubblewrap, and the programs inside it.
             "src/machine/sandbox/",
             // git, for fetching.

@@ -82,7 +82,7 @@ fn push(author: &Author, factory: &Factory, queued: usize) {
 fn ten_thousand_bundles_are_planned_and_queued_at_once_in_two_hundred_megabytes() {
     let mut factory = Factory::stopped("", WAITING);
     // As the unit has it.
-    factory.start_with(&[("MALLOC_ARENA_MAX", "1".as_ref())]);
+    factory.start();
     let author = Author::new(&[]);
     let all = (0..BUNDLES).flat_map(|number| {
         let name = format!("bundle-{number:05}");
