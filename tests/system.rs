@@ -114,7 +114,7 @@ fn the_demo_builds_images_that_boot_anywhere_and_redoes_only_what_changed() {
     // What people do with images and builds by hand.
     let pinned = demo.ask(&["images", "pin", &image]).ended(0);
     assert!(pinned.ends_with(" is published, pinned.\n"), "{pinned}");
-    assert!(demo.ask(&["images"]).ended(0).contains("served, pinned"), "it is listed so");
+    assert!(demo.ask(&["images"]).ended(0).contains("served, fresh, pinned"), "it is listed so");
     assert!(demo.ask(&["images", "unpin", &image]).ended(0).ends_with(" is published.\n"), "unpinned");
     assert!(demo.ask(&["images", "deprecate", &image]).ended(0).ends_with(" is deprecated.\n"), "deprecated");
     assert_eq!(demo.image(&image)["state"], "deprecated");
