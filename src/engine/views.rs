@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
+use super::freshness::EXPIRED;
 use super::planner::Planned;
 use super::{Engine, unpoisoned};
 use crate::domain::build::{Build, BuildState, Outcome, StageProgress};
@@ -150,6 +151,7 @@ impl Engine {
     ) -> Result<Vec<Position>, StoreError> {
         let wanted = self.wanted_on(repository, branch);
         let served = self.store().served_prints(repository, branch).await?;
+        let expired = self.expired_disks(repository).await?;
         let key =
             |path: &RepoPath| BundleKey { repository: repository.clone(), branch: branch.clone(), path: path.clone() };
         let (mut positions, mut open) = (Vec::with_capacity(plan.bundles.len()), Vec::new());
@@ -162,6 +164,11 @@ impl Engine {
                     positions.push(Position::under_way(key, Standing::Running, build.number));
                 }
                 Some(build) => positions.push(Position::under_way(key, Standing::Waiting, build.number)),
+                None if plan_is_fresh(bundle.action, is_served)
+                    && served.is_some_and(|served| served.iter().any(|(_, print)| expired.contains(print))) =>
+                {
+                    positions.push(Position::new(key, Standing::Stale, EXPIRED));
+                }
                 None if plan_is_fresh(bundle.action, is_served) => {
                     positions.push(Position::new(key, Standing::Fresh, ""));
                 }

@@ -15,6 +15,7 @@ pub(super) const MIGRATIONS: &[(&str, &str)] = &[
     ("deliveries", DELIVERIES),
     ("shared inputs", SHARED_INPUTS),
     ("warnings", WARNINGS),
+    ("expired results", EXPIRED),
 ];
 
 /// `AUTOINCREMENT` is what keeps a number from being used twice, even after its build is deleted.
@@ -225,6 +226,9 @@ CREATE TABLE warning (
   PRIMARY KEY (build, number)
 ) STRICT, WITHOUT ROWID;
 ";
+
+/// What has expired is asked for whenever somebody looks how bundles stand.
+const EXPIRED: &str = "CREATE INDEX result_expires ON result (expires) WHERE expires IS NOT NULL;";
 
 const TABLE: &str = "
 CREATE TABLE IF NOT EXISTS migration (

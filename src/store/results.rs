@@ -249,6 +249,33 @@ impl Store {
         self.db().read("look for results", work).await
     }
 
+    /// The declared fingerprints of sealed disks whose newest result on tracked branches may no longer be used.
+    ///
+    /// # Errors
+    /// When the database can't be read.
+    pub async fn expired_disks(
+        &self,
+        repository: &RepoName,
+        driver: &DriverName,
+        now: Moment,
+    ) -> Result<HashSet<Fingerprint>, StoreError> {
+        let (repository, driver) = (repository.clone(), driver.clone());
+        let work = move |tx: &Transaction<'_>| {
+            let mut statement = tx.prepare_cached(
+                "SELECT declared FROM result old
+                 WHERE expires IS NOT NULL AND expires <= ?3 AND repository = ?1 AND driver = ?2 AND tracked
+                   AND stage = 'provision' AND NOT EXISTS (
+                     SELECT 1 FROM result new
+                     WHERE new.repository = old.repository AND new.declared = old.declared AND new.driver = old.driver
+                       AND new.tracked AND (new.made, new.id) > (old.made, old.id))",
+            )?;
+            let rows = statement
+                .query_map((Col(&repository), Col(&driver), now.0), |row| row.get::<_, Col<Fingerprint>>(0))?;
+            rows.map(|row| row.map(|Col(declared)| declared)).collect::<rusqlite::Result<_>>().map_err(Into::into)
+        };
+        self.db().read("look for expired disks", work).await
+    }
+
     /// All kept results, oldest first: what retention decides on.
     ///
     /// # Errors

@@ -1,5 +1,7 @@
 //! What is kept, and what goes.
 
+use factoryd::engine::views::{Standing, Which};
+
 use crate::factory::Factory;
 use crate::world::{Disk, Kind, Trouble};
 
@@ -129,6 +131,12 @@ fn a_disk_grows_old_where_the_pipeline_says_so() {
     factory.world.days_pass(8);
     factory.plan();
     assert!(factory.said("images/web").starts_with("unchanged:"), "age alone builds nothing");
+    let freshness = factory.run(|engine| async move { engine.freshness().await }).expect("freshness");
+    let told = format!("{:?}", freshness.values().collect::<Vec<_>>());
+    assert!(told.contains("Stale(\"its disk is older than `expire`"), "{told}");
+    let standings = factory.run(|engine| async move { engine.standings(Which::All).await }).expect("standings");
+    let web = standings.shown.iter().find(|state| state.key.path.to_string() == "images/web").expect("shown");
+    assert_eq!((web.standing, web.reason.starts_with("its disk is older")), (Standing::Stale, true));
     factory.deliver(&[("images/web/tests/test_web.py", "def test_other():\n    pass\n")]);
     assert_eq!(factory.said("images/web"), "build: boot hit, provision miss, test changed, snapshot miss, render miss");
     assert!(factory.ended(2).starts_with("passed: boot hit, provision passed, test passed"), "{}", factory.ended(2));
