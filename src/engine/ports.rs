@@ -5,6 +5,7 @@
 //! given a [`Wait`]: it must end with [`PortErrorKind::TimedOut`] or [`PortErrorKind::Cancelled`] soon after the wait
 //! does, and leave nothing behind that [`Driver::release`] would not find.
 
+mod clock;
 mod host;
 
 use std::fmt;
@@ -17,13 +18,13 @@ use tokio::io::AsyncRead;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::domain::build::Moment;
 use crate::domain::id::{Branch, BuildNo, CommitId, Digest, DiskId, DriverName, ImageId, RepoName};
 use crate::domain::image::ImageCopy;
 use crate::domain::path::RepoPath;
 use crate::domain::pipeline::{DiskFormat, HostKey, Recipe};
 use crate::domain::tree::Tree;
 
+pub use self::clock::{Clock, LocalTime};
 pub use self::host::{Host, HostEnd, HostJob, HostProgram, Secret};
 
 /// How long a call may take, and how it is stopped earlier.
@@ -466,47 +467,4 @@ pub trait Repositories: Send + Sync {
         paths: &[RepoPath],
         into: &Path,
     ) -> Result<(), PortError>;
-}
-
-/// The time.
-pub trait Clock: Send + Sync {
-    /// Now.
-    fn now(&self) -> Moment;
-
-    /// A moment on the clock on the wall.
-    fn local(&self, at: Moment) -> LocalTime;
-}
-
-/// A moment on the clock on the wall of the factory.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct LocalTime {
-    /// The year: 2026.
-    pub year: i16,
-    /// The month, from 1.
-    pub month: u8,
-    /// The day of the month, from 1.
-    pub day: u8,
-    /// The hour, from 0 to 23.
-    pub hour: u8,
-    /// The minute.
-    pub minute: u8,
-    /// The second.
-    pub second: u8,
-}
-
-impl LocalTime {
-    /// The moment as image names have it, to the minute: `2026-11-231402`.
-    pub fn stamp(&self) -> String {
-        format!("{}{}", self.date(), self.time())
-    }
-
-    /// The day: `2026-11-23`.
-    pub fn date(&self) -> String {
-        format!("{:04}-{:02}-{:02}", self.year, self.month, self.day)
-    }
-
-    /// The time of the day, to the minute: `1402`.
-    pub fn time(&self) -> String {
-        format!("{:02}{:02}", self.hour, self.minute)
-    }
 }
