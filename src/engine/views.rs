@@ -93,14 +93,14 @@ pub enum Which {
 /// The factory as a person wants to see it.
 #[derive(Clone, Debug)]
 pub struct Standings {
-    /// Bundles of tracked branches, those that want attention first.
-    pub shown: Vec<BundleState>,
+    /// Bundles of tracked branches, those that want attention first; [`Engine::states`] reads what is said of them.
+    pub shown: Vec<Position>,
     /// How many there are in each standing, shown or not.
     pub counts: BTreeMap<Standing, usize>,
     /// The builds that run, oldest first.
     pub running: Vec<BuildRecord>,
     /// The builds that are queued, oldest first.
-    pub queue: Vec<BuildRecord>,
+    pub queue: Vec<BuildNo>,
     /// How many are queued, shown or not.
     pub queued: usize,
 }
@@ -134,11 +134,10 @@ impl Engine {
             *taken += 1;
             !(leaves_out && position.standing == Standing::Fresh) && *taken <= most
         });
-        let shown = self.states(positions).await?;
         let in_state = |state| open.iter().filter(move |build| build.state == state).map(|build| build.number);
         let running = self.store().builds_of(in_state(BuildState::Running).collect()).await?;
-        let queue = self.store().builds_of(in_state(BuildState::Queued).take(most).collect()).await?;
-        Ok(Standings { shown, counts, running, queue, queued: in_state(BuildState::Queued).count() })
+        let queue = in_state(BuildState::Queued).take(most).collect();
+        Ok(Standings { shown: positions, counts, running, queue, queued: in_state(BuildState::Queued).count() })
     }
 
     /// Where the bundles of a plan stand.
@@ -191,8 +190,11 @@ impl Engine {
         Ok(positions)
     }
 
-    /// What is shown of bundles.
-    async fn states(&self, positions: Vec<Position>) -> Result<Vec<BundleState>, StoreError> {
+    /// What is shown of bundles: of a few at a time, since whole builds are read.
+    ///
+    /// # Errors
+    /// When the database can't be read.
+    pub async fn states(&self, positions: &[Position]) -> Result<Vec<BundleState>, StoreError> {
         let keys: Vec<BundleKey> = positions.iter().map(|position| position.key.clone()).collect();
         let mut served = self.store().served_among(keys.clone()).await?;
         let mut last = self.store().last_builds(keys).await?;
@@ -202,17 +204,17 @@ impl Engine {
             under_way.map(|record| (record.order.number, record)).collect();
         let mut states = Vec::with_capacity(positions.len());
         for position in positions {
-            let (key, build) = (position.key, position.build.and_then(|number| under_way.remove(&number)));
+            let (key, build) = (&position.key, position.build.and_then(|number| under_way.remove(&number)));
             let (reason, left) = match (position.standing, &build) {
                 (Standing::Waiting, Some(record)) => (self.wait_reason(record.order.number), None),
                 (Standing::Running, Some(record)) => {
                     let durations = self.store().durations(&key.repository, &key.path).await?;
                     (doing(&record.build), left(record, &durations, self.clock().now().0))
                 }
-                _ => (position.reason, None),
+                _ => (position.reason.clone(), None),
             };
-            let (served, build) = (served.remove(&key), build.or_else(|| last.remove(&key)));
-            states.push(BundleState { key, standing: position.standing, reason, build, served, left });
+            let (served, build) = (served.remove(key), build.or_else(|| last.remove(key)));
+            states.push(BundleState { key: key.clone(), standing: position.standing, reason, build, served, left });
         }
         Ok(states)
     }
@@ -311,11 +313,14 @@ impl Engine {
 }
 
 /// Where a bundle stands, before anything of it is read.
-struct Position {
-    key: BundleKey,
-    standing: Standing,
+#[derive(Clone, Debug)]
+pub struct Position {
+    /// The bundle.
+    pub key: BundleKey,
+    /// Where it stands.
+    pub standing: Standing,
     /// Why, while no build of it is under way.
-    reason: String,
+    pub reason: String,
     /// The build that is under way.
     build: Option<BuildNo>,
 }

@@ -4,12 +4,14 @@ use std::collections::HashMap;
 
 use axum::Json;
 use axum::extract::{Path, Query, State};
+use axum::response::Response;
 use serde::Deserialize;
 
 use super::answer::{No, repository};
+use super::lists::{self, ROWS, Rows};
 use super::wire::{
-    ArtifactsView, BuildView, BuildsView, DeliveriesView, FreshnessView, ImageView, ImagesView, LineView, PlanView,
-    ShowView, StagePlanView, StageView, TestView, WhyView,
+    ArtifactsView, BuildView, BuildsView, BundlePlanView, DeliveriesView, FreshnessView, ImageView, ImagesView,
+    LineView, PlanView, ShowView, StagePlanView, StageView, TestView, WhyView,
 };
 use super::{Served, wire};
 use crate::blocking;
@@ -18,6 +20,7 @@ use crate::domain::id::BuildNo;
 use crate::domain::inputs::Inputs;
 use crate::domain::path::RepoPath;
 use crate::domain::pipeline::Stage;
+use crate::domain::plan::BundlePlan;
 use crate::domain::range::Range;
 use crate::engine::Engine;
 use crate::engine::memory::{BuildFilter, BuildRecord, ImageRecord, LogLine, LogPage};
@@ -35,7 +38,7 @@ pub(super) struct PlanQuery {
     revision: Option<String>,
 }
 
-pub(super) async fn plan(State(served): State<Served>, Query(query): Query<PlanQuery>) -> Result<Json<PlanView>, No> {
+pub(super) async fn plan(State(served): State<Served>, Query(query): Query<PlanQuery>) -> Result<Response, No> {
     let engine = &served.engine;
     let repository = repository(engine, query.repository.as_deref())?;
     if engine.is_empty(&repository).await? {
@@ -47,13 +50,19 @@ pub(super) async fn plan(State(served): State<Served>, Query(query): Query<PlanQ
         Some(Range::Commit(revision)) => engine.plan_revision(&repository, revision).await?,
         None => return Err(No::usage(format!("{revision} is no range; write A..B"))),
     };
-    let mut view = PlanView::from(planned.plan.as_ref());
     let (each, all) = engine.forecast(&planned).await?;
-    for (bundle, view) in planned.plan.bundles.iter().zip(&mut view.bundles) {
-        view.about = each.get(&bundle.bundle).copied().map(wire::seconds);
-    }
-    view.about = all.map(wire::seconds);
-    Ok(Json(view))
+    let head = PlanView { about: all.map(wire::seconds), ..PlanView::without_bundles(&planned.plan) };
+    let write = async move |mut rows: Rows| {
+        rows.list("bundles");
+        for bundles in planned.plan.bundles.chunks(ROWS) {
+            let about = |path: &RepoPath| each.get(path).copied().map(wire::seconds);
+            let view =
+                |bundle: &BundlePlan| BundlePlanView { about: about(&bundle.bundle), ..BundlePlanView::from(bundle) };
+            rows.rows(bundles.iter().map(view)).await?;
+        }
+        Ok(rows)
+    };
+    Ok(lists::answer(&head, &["bundles"], write))
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -279,11 +288,19 @@ pub(super) async fn artifacts(
     Ok(Json(ArtifactsView { artifacts: artifacts.collect() }))
 }
 
-pub(super) async fn images(State(served): State<Served>) -> Result<Json<ImagesView>, No> {
-    let freshness = served.engine.freshness().await?;
-    let images = served.engine.store().images().await?;
-    let views = images.iter().map(|image| ImageView::new(image, freshness.get(&image.image.id)));
-    Ok(Json(ImagesView { images: views.collect() }))
+pub(super) async fn images(State(served): State<Served>) -> Result<Response, No> {
+    let engine = served.engine;
+    let freshness = engine.freshness().await?;
+    let ids = engine.store().image_ids().await?;
+    let write = async move |mut rows: Rows| {
+        rows.list("images");
+        for ids in ids.chunks(ROWS) {
+            let images = engine.store().images_of(ids.to_vec()).await?;
+            rows.rows(images.iter().map(|image| ImageView::new(image, freshness.get(&image.image.id)))).await?;
+        }
+        Ok(rows)
+    };
+    Ok(lists::answer(&ImagesView::default(), &["images"], write))
 }
 
 pub(super) async fn image(State(served): State<Served>, Path(image): Path<String>) -> Result<Json<ImageView>, No> {

@@ -7,6 +7,7 @@ mod act;
 mod answer;
 mod files;
 mod hint;
+mod lists;
 mod look;
 mod status;
 pub mod wire;

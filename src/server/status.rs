@@ -1,15 +1,16 @@
 //! `status`: the answer first, then everything that it rests on.
 
-use axum::Json;
 use axum::extract::{Query, State};
+use axum::response::Response;
 use serde::Deserialize;
 
 use super::answer::No;
+use super::lists::{self, Broken, ROWS, Rows};
 use super::look::view;
 use super::wire::{BundleView, DiskView, QueuedView, RepositoryView, StatusView, seconds};
 use super::{Served, wire};
 use crate::engine::Engine;
-use crate::engine::memory::BuildRecord;
+use crate::engine::memory::{BuildRecord, StoreError};
 use crate::engine::views::{BundleState, Standing, Standings, Which};
 
 /// How long a queued build is likely to take is looked up for so many: those behind them wait too long for it to matter.
@@ -28,11 +29,8 @@ pub(super) struct StatusQuery {
     attention: bool,
 }
 
-pub(super) async fn status(
-    State(served): State<Served>,
-    Query(query): Query<StatusQuery>,
-) -> Result<Json<StatusView>, No> {
-    let engine = &served.engine;
+pub(super) async fn status(State(served): State<Served>, Query(query): Query<StatusQuery>) -> Result<Response, No> {
+    let engine = served.engine.clone();
     let which = if query.attention { Which::Attention { few: FEW, most: MOST_ROWS } } else { Which::All };
     let standings = engine.standings(which).await?;
     let mut problems: Vec<String> = engine.store().broken().into_iter().collect();
@@ -46,29 +44,21 @@ pub(super) async fn status(
         Ok(works) => works.clone(),
         Err(error) => format!("does not work: {error}; {}", error.help),
     };
-    let mut queue = Vec::with_capacity(standings.queue.len());
-    for record in &standings.queue {
-        let about = match queue.len() {
-            ..MOST_ESTIMATES => estimate(engine, record).await?,
-            _ => None,
-        };
-        queue.push(queued(engine, record, about));
-    }
     let space = engine.store().disk_space()?;
     let repositories = engine.policy().repositories.iter().map(|repository| RepositoryView {
         repository: repository.name.to_string(),
         path: served.surroundings.path(&repository.name).display().to_string(),
         problem: served.surroundings.problem(&repository.name).or_else(|| engine.trouble(&repository.name)),
     });
-    Ok(Json(StatusView {
+    let head = StatusView {
         summary: summary(&standings, &problems),
         healthy: problems.is_empty(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
-        bundles: standings.shown.iter().map(|state| bundle_view(engine, state)).collect(),
+        bundles: Vec::new(),
         total: standings.counts.values().sum(),
         counts: standings.counts.iter().map(|(standing, count)| (standing.word().to_owned(), *count)).collect(),
-        running: standings.running.iter().map(|record| view(engine, record)).collect(),
-        queue,
+        running: standings.running.iter().map(|record| view(&engine, record)).collect(),
+        queue: Vec::new(),
         queued: standings.queued,
         driver,
         sandbox,
@@ -77,7 +67,28 @@ pub(super) async fn status(
         disk: DiskView { free: space.free, total: space.total },
         repositories: repositories.collect(),
         problems,
-    }))
+    };
+    Ok(lists::answer(&head, &["bundles", "queue"], |rows| long_lists(engine, standings, rows)))
+}
+
+async fn long_lists(engine: Engine, standings: Standings, mut rows: Rows) -> Result<Rows, Broken> {
+    rows.list("bundles");
+    for positions in standings.shown.chunks(ROWS) {
+        let states = engine.states(positions).await?;
+        rows.rows(states.iter().map(|state| bundle_view(&engine, state))).await?;
+    }
+    rows.list("queue");
+    let mut estimates = MOST_ESTIMATES;
+    for numbers in standings.queue.chunks(ROWS) {
+        let mut views = Vec::with_capacity(numbers.len());
+        for record in engine.store().builds_of(numbers.to_vec()).await? {
+            let about = if estimates > 0 { estimate(&engine, &record).await? } else { None };
+            estimates = estimates.saturating_sub(1);
+            views.push(queued(&engine, &record, about));
+        }
+        rows.rows(views.into_iter()).await?;
+    }
+    Ok(rows)
 }
 
 /// A queued build, with what it waits for and the seconds it is likely to take.
@@ -86,7 +97,7 @@ pub(super) fn queued(engine: &Engine, record: &BuildRecord, about: Option<f64>) 
 }
 
 /// The seconds that a build is likely to take.
-pub(super) async fn estimate(engine: &Engine, record: &BuildRecord) -> Result<Option<f64>, No> {
+pub(super) async fn estimate(engine: &Engine, record: &BuildRecord) -> Result<Option<f64>, StoreError> {
     let key = &record.order.key;
     Ok(engine.estimate(&key.repository, &key.path, |_| true).await?.map(seconds))
 }

@@ -38,6 +38,34 @@ impl Store {
         self.db().read("list images", |tx| query(tx, "ORDER BY image.made DESC, image.id", [])).await
     }
 
+    /// The ids of all images, newest first.
+    ///
+    /// # Errors
+    /// When the database can't be read.
+    pub async fn image_ids(&self) -> Result<Vec<ImageId>, StoreError> {
+        let work = |tx: &Transaction<'_>| {
+            let mut statement = tx.prepare_cached("SELECT id FROM image ORDER BY made DESC, id")?;
+            let ids = statement.query_map([], |row| row.get(0).map(|Col(id)| id))?;
+            Ok(ids.collect::<rusqlite::Result<_>>()?)
+        };
+        self.db().read("list images", work).await
+    }
+
+    /// Some images, in the order asked for; those that are not there are left out.
+    ///
+    /// # Errors
+    /// When the database can't be read.
+    pub async fn images_of(&self, ids: Vec<ImageId>) -> Result<Vec<ImageRecord>, StoreError> {
+        let work = move |tx: &Transaction<'_>| {
+            let mut found = Vec::with_capacity(ids.len());
+            for id in &ids {
+                found.extend(query(tx, "WHERE image.id = ?1", [Col(id)])?);
+            }
+            Ok(found)
+        };
+        self.db().read("read images", work).await
+    }
+
     /// The image with an id, or the only one whose id begins so.
     ///
     /// # Errors

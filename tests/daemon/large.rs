@@ -100,6 +100,11 @@ fn ten_thousand_bundles_are_planned_and_queued_at_once_in_two_hundred_megabytes(
     let status = factory.run(["status"]);
     assert!(status.out.contains("… and 9900 more waiting: factoryd status --json lists them"), "{status:?}");
     assert!(status.took.as_secs() < 5, "{:?}", status.took);
+    // Nobody reads all of them on a terminal, and scripts do.
+    let all = factory.json(["status"]);
+    let count = |list: &str| all[list].as_array().expect("a list").len();
+    assert_eq!((count("bundles"), count("queue"), &all["queued"]), (BUNDLES, BUNDLES, &BUNDLES.into()));
+    assert_eq!(factory.json(["plan"])["bundles"].as_array().expect("a list").len(), BUNDLES);
     eprintln!("the daemon had at most {} MiB resident", factory.most_resident() >> 10);
     factory.was_small();
     assert!(!factory.log().contains("panicked"), "{}", factory.log());

@@ -6,7 +6,7 @@ use crate::domain::image::Freshness;
 use crate::engine::memory::ImageRecord;
 
 /// Images of the catalogue, the newest first.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct ImagesView {
     /// The images.
     pub images: Vec<ImageView>,

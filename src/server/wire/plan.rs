@@ -58,15 +58,22 @@ pub struct StagePlanView {
     pub differences: Vec<String>,
 }
 
-impl From<&Plan> for PlanView {
-    fn from(plan: &Plan) -> Self {
+impl PlanView {
+    /// What a plan says besides its bundles.
+    pub(in crate::server) fn without_bundles(plan: &Plan) -> Self {
         Self {
             commit: plan.commit.to_string(),
             base: plan.base.as_ref().map(ToString::to_string),
-            bundles: plan.bundles.iter().map(BundlePlanView::from).collect(),
+            bundles: Vec::new(),
             removed: plan.removed.iter().map(ToString::to_string).collect(),
             about: None,
         }
+    }
+}
+
+impl From<&Plan> for PlanView {
+    fn from(plan: &Plan) -> Self {
+        Self { bundles: plan.bundles.iter().map(BundlePlanView::from).collect(), ..Self::without_bundles(plan) }
     }
 }
 
