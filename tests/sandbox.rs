@@ -340,6 +340,48 @@ async fn a_playbook_is_run_as_its_packer_template_says() {
     );
 }
 
+/// A repository brings its `ansible.cfg`: roles, callbacks and options are as it says. What must not be otherwise is not,
+/// and what it says of ssh comes behind that.
+#[tokio::test]
+async fn a_repositorys_own_configuration_of_ansible_holds() {
+    let factory = Factory::new();
+    factory.file(
+        "ansible.cfg",
+        "[defaults]\nroles_path = shared\ncallback_plugins = ears\ncallbacks_enabled = heard\nstdout_callback = oneline\n\
+         hash_behaviour = merge\nlocal_tmp = /nowhere\nhost_key_checking = False\nprivate_key_file = /nowhere\n\
+         [ssh_connection]\nssh_args = -o SendEnv=MARK -o StrictHostKeyChecking=no\npipelining = False\n",
+    );
+    factory.file(
+        "shared/web/tasks/main.yml",
+        "- debug: {msg: \"a role of the repository, {{ both | dict2items | length }} merged\"}\n",
+    );
+    factory.file("shared/web/defaults/main.yml", "both: {one: 1}\n");
+    let ear = "from ansible.plugins.callback import CallbackBase\n\n\nclass CallbackModule(CallbackBase):\n    CALLBACK_NAME = 'heard'\n\n    \
+               def v2_playbook_on_start(self, playbook):\n        self._display.display('a callback of the repository')\n";
+    factory.file("ears/heard.py", ear);
+    let play = "- hosts: local\n  gather_facts: false\n  vars: {both: {two: 2}}\n  roles: [web]\n  tasks:\n  - raw: echo reached\n";
+    let job = factory.ansible(play);
+    factory.passes(&job).await;
+    let text = factory.heard.text();
+    for told in
+        ["a role of the repository, 2 merged", "a callback of the repository", "local | CHANGED | rc=0 | (stdout)"]
+    {
+        assert!(text.contains(told), "{told}: {text}");
+    }
+
+    // A step's own environment goes before the file.
+    let mut job = job;
+    job.env.push(("ANSIBLE_STDOUT_CALLBACK".to_owned(), "minimal".to_owned()));
+    factory.passes(&job).await;
+    assert!(factory.heard.text().contains("local | CHANGED | rc=0 >>"), "{}", factory.heard.text());
+
+    let mut factory = factory;
+    let other = fs::read_to_string(factory.path("key.pub")).unwrap();
+    factory.access.host_key = other.split_whitespace().take(2).collect::<Vec<_>>().join(" ");
+    let refused = factory.run(&factory.ansible(play)).await.unwrap();
+    assert_eq!(refused.exit, Exit::Code(4), "another guest is not talked to, whatever the repository says");
+}
+
 #[tokio::test]
 async fn a_guest_with_another_host_key_is_not_talked_to() {
     let mut factory = Factory::new();

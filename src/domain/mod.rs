@@ -4,6 +4,7 @@
 //! is, when a stage need not run, what a plan says and why, which image serves a bundle, what retention may remove: all of
 //! that is decided here and can be tested without a thread. Acting on the decisions is `engine`'s.
 
+pub mod ansible_config;
 pub mod build;
 pub mod bundle;
 pub mod expression;

@@ -114,6 +114,13 @@ impl Pipeline {
         })
     }
 
+    /// The steps of `provision` and `test`, in order, with the stage of each.
+    pub fn steps(&self) -> impl Iterator<Item = (Stage, &Step)> {
+        let provision = self.provision.iter().flat_map(|stage| stage.steps.iter());
+        let test = self.test.iter().flat_map(|stage| stage.steps.iter());
+        provision.map(|step| (Stage::Provision, step)).chain(test.map(|step| (Stage::Test, step)))
+    }
+
     /// The stage whose end fixes the disk's content: what a dependent bundle is based on.
     pub fn disk_stage(&self) -> Stage {
         if self.provision.is_some() { Stage::Provision } else { Stage::Boot }

@@ -45,13 +45,7 @@ impl Engine {
     }
 
     fn granted_by(&self, pipeline: &Pipeline, order: &Order, head: &Branch) -> Grants {
-        let steps = || {
-            pipeline
-                .provision
-                .iter()
-                .flat_map(|stage| stage.steps.iter())
-                .chain(pipeline.test.iter().flat_map(|stage| stage.steps.iter()))
-        };
+        let steps = || pipeline.steps().map(|(_, step)| step);
         let file = pipeline.file.as_ref().map(ToString::to_string).unwrap_or_default();
         let policy = self.policy().repository(&order.key.repository);
         let may = policy.is_some_and(|policy| policy.network_full.contains(&file));

@@ -2,10 +2,13 @@
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
 
 use serde_json::json;
 
+use super::beneath;
 use super::host::Place;
+use crate::domain::ansible_config::AnsibleConfig;
 use crate::domain::path::RepoPath;
 use crate::domain::pipeline::Play;
 use crate::engine::ports::{Access, PortError};
@@ -115,7 +118,8 @@ pub(crate) fn files(place: &Place, access: &Access, play: &Play) -> [(&'static s
     [
         (INVENTORY, inventory(place, access, play)),
         ("known_hosts", known_hosts(place, access)),
-        ("ansible.cfg", configuration(place, &login(access, play))),
+        // So that no other is looked for where the repository has none.
+        (AnsibleConfig::FILE, String::new()),
         (COMPILED.0, COMPILED.1.to_owned()),
     ]
 }
@@ -134,27 +138,6 @@ fn known_hosts(place: &Place, access: &Access) -> String {
     format!("{name} {}\n", access.host_key.trim())
 }
 
-fn configuration(place: &Place, login: &str) -> String {
-    let (tmp, run) = (place.tmp.display(), place.run.display());
-    let ssh_arguments = ssh_arguments(place, login);
-    format!(
-        "[defaults]\n\
-         callback_plugins = {run}:{CALLBACKS}\n\
-         host_key_checking = True\n\
-         interpreter_python = auto_silent\n\
-         local_tmp = {tmp}/ansible\n\
-         nocolor = True\n\
-         nocows = True\n\
-         retry_files_enabled = False\n\
-         stdout_callback = default\n\
-         \n\
-         [ssh_connection]\n\
-         control_path_dir = {tmp}/cp\n\
-         pipelining = True\n\
-         ssh_args = {ssh_arguments}\n"
-    )
-}
-
 /// What ssh is told: the first word that it hears of a setting counts.
 fn ssh_arguments(place: &Place, login: &str) -> String {
     let run = place.run.display();
@@ -169,18 +152,104 @@ fn ssh_arguments(place: &Place, login: &str) -> String {
     )
 }
 
-/// Its environment, besides what every program gets. What a step has ssh told comes behind what it must be told.
+/// A configuration of the repository: where it lies for Ansible, and what it says.
+#[derive(Clone, Debug)]
+pub(crate) struct Own {
+    pub(crate) path: PathBuf,
+    pub(crate) says: AnsibleConfig,
+}
+
+/// The most bytes that are read of a configuration.
+const MOST_CONFIGURATION: u64 = 1 << 20;
+
+/// The repository's configuration for a step: the one that its environment names, else the one of the directory that it
+/// runs in; `checkout` is the private copy.
+pub(crate) fn own(
+    checkout: &Path,
+    place: &Place,
+    directory: &RepoPath,
+    given: &[(String, String)],
+) -> std::io::Result<Option<Own>> {
+    let named = given.iter().rev().find(|(name, _)| name == "ANSIBLE_CONFIG").map(|(_, value)| value.as_str());
+    let Some(path) = directory.join(named.unwrap_or(AnsibleConfig::FILE)) else { return Ok(None) };
+    let Some(text) = beneath::read(checkout, path.as_bytes(), MOST_CONFIGURATION)? else { return Ok(None) };
+    let path = place.src.join(OsStr::from_bytes(path.as_bytes()));
+    Ok(Some(Own { path, says: AnsibleConfig::read(&String::from_utf8_lossy(&text)) }))
+}
+
+/// What is said where neither the repository nor the step does.
+struct Usual {
+    variable: &'static str,
+    value: &'static str,
+    /// The settings of a file, by section and key, that say it.
+    settings: &'static [(&'static str, &'static str)],
+}
+
+const USUAL: [Usual; 4] = [
+    Usual {
+        variable: "ANSIBLE_PYTHON_INTERPRETER",
+        value: "auto_silent",
+        settings: &[("defaults", "interpreter_python")],
+    },
+    Usual { variable: "ANSIBLE_NOCOWS", value: "True", settings: &[("defaults", "nocows"), ("defaults", "cowpath")] },
+    Usual { variable: "ANSIBLE_STDOUT_CALLBACK", value: "default", settings: &[("defaults", "stdout_callback")] },
+    Usual {
+        variable: "ANSIBLE_PIPELINING",
+        value: "True",
+        settings: &[("defaults", "pipelining"), ("connection", "pipelining"), ("ssh_connection", "pipelining")],
+    },
+];
+
+/// Its environment, besides what every program gets: Ansible takes a variable before any file, so what the sandbox must
+/// say stands here, whatever the repository's `ansible.cfg` says, and what is only usual where that says nothing.
 pub(crate) fn environment(
     place: &Place,
     access: &Access,
     play: &Play,
-    given: &[(String, String)],
+    (own, given): (Option<&Own>, &[(String, String)]),
 ) -> Vec<(String, String)> {
-    let configuration = place.run.join("ansible.cfg").display().to_string();
-    let mut all = vec![("ANSIBLE_CONFIG".to_owned(), configuration), ("ANSIBLE_NOCOLOR".to_owned(), "1".to_owned())];
-    if let Some((name, value)) = given.iter().rev().find(|(name, _)| name == SSH_ARGS) {
-        let ours = ssh_arguments(place, &login(access, play));
-        all.push((name.clone(), format!("{ours} {}", value.trim_matches('\''))));
+    let tmp = place.tmp.display();
+    let said = |section: &str, key: &str| own.and_then(|own| own.says.get(section, key));
+    let is_given = |name: &str| given.iter().any(|(given, _)| given == name);
+    let file = own.map_or_else(|| place.run.join(AnsibleConfig::FILE), |own| own.path.clone());
+    let mut all = vec![
+        ("ANSIBLE_CONFIG", file.display().to_string()),
+        ("ANSIBLE_NOCOLOR", "1".to_owned()),
+        ("ANSIBLE_SSH_ARGS", all_ssh_arguments(place, &login(access, play), given, said("ssh_connection", "ssh_args"))),
+    ];
+    let mut firm = vec![
+        ("ANSIBLE_CALLBACK_PLUGINS", callbacks(place, own)),
+        ("ANSIBLE_HOST_KEY_CHECKING", "True".to_owned()),
+        ("ANSIBLE_LOCAL_TEMP", format!("{tmp}/ansible")),
+        ("ANSIBLE_RETRY_FILES_ENABLED", "False".to_owned()),
+        ("ANSIBLE_SSH_CONTROL_PATH_DIR", format!("{tmp}/cp")),
+    ];
+    let is_said = |usual: &&Usual| usual.settings.iter().any(|(section, key)| said(section, key).is_some());
+    firm.extend(USUAL.iter().filter(|usual| !is_said(usual)).map(|usual| (usual.variable, usual.value.to_owned())));
+    all.extend(firm.into_iter().filter(|(name, _)| !is_given(name)));
+    all.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
+}
+
+/// What a step or a configuration has ssh told comes behind what it must be told.
+fn all_ssh_arguments(place: &Place, login: &str, given: &[(String, String)], said: Option<&str>) -> String {
+    let given = given.iter().rev().find(|(name, _)| name == SSH_ARGS).map(|(_, value)| value.trim_matches('\''));
+    let ours = ssh_arguments(place, login);
+    match given.or(said) {
+        Some(more) => format!("{ours} {}", more.replace('\n', " ")),
+        None => ours,
+    }
+}
+
+/// Where callbacks lie: ours, which sends modules compiled, those of the distribution, and the configuration's.
+fn callbacks(place: &Place, own: Option<&Own>) -> String {
+    let mut all = format!("{}:{CALLBACKS}", place.run.display());
+    let Some(own) = own else { return all };
+    let top = own.path.parent().unwrap_or(&place.src);
+    for path in
+        own.says.get("defaults", "callback_plugins").unwrap_or_default().split(':').filter(|path| !path.is_empty())
+    {
+        all.push(':');
+        all.push_str(&top.join(path).display().to_string());
     }
     all
 }

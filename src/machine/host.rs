@@ -18,6 +18,7 @@ use super::sandbox::tool::{PATH, ask, find_program};
 use super::sandbox::{Launch, Sandbox, Settings, TAG, Walls, process, view};
 use super::{ansible, pytest, templates};
 use crate::blocking;
+use crate::domain::ansible_config::AnsibleConfig;
 use crate::domain::id::BuildNo;
 use crate::domain::path::RepoPath;
 use crate::domain::pipeline::{Network, Play};
@@ -78,13 +79,15 @@ impl SandboxedHost {
         write_files(scratch, job, &place)?;
         let directory = job.program.directory().unwrap_or(&job.bundle).clone();
         prepare_source(scratch, job, &place, &directory)?;
+        let own = ansible::own(&scratch.path().join("src"), &place, &directory, &job.env)
+            .map_err(|error| PortError::unavailable(format!("can't read {}: {error}", AnsibleConfig::FILE)))?;
         let relayed = job.network == Network::Guest && !walls.are_missing();
         let relay = if relayed { Some(listen(scratch, &job.access)?) } else { None };
         let order = Order {
             program,
             arguments: arguments(job, &place),
             directory: place.src.join(OsStr::from_bytes(directory.as_bytes())),
-            environment: environment(job, &place, walls.are_missing().then(|| scratch.path())),
+            environment: environment(job, &place, own.as_ref(), walls.are_missing().then(|| scratch.path())),
             limits: self.sandbox.settings.limits.clone(),
             relay: relay.as_ref().map(|(_, targets)| (place.run.join(RELAY_SOCKET), *targets)),
             bare: walls.are_missing(),
@@ -271,7 +274,7 @@ fn place(scratch: &Scratch, job: &HostJob, bare: bool) -> Place {
     Place { host: "127.0.0.1".to_owned(), port: inside_port(0), ports, ..paths }
 }
 
-/// Writes key, known host and, for Ansible, inventory and configuration.
+/// Writes key, known host and, for Ansible, its inventory.
 fn write_files(scratch: &Scratch, job: &HostJob, place: &Place) -> Result<(), PortError> {
     let key = &job.access.key;
     let key = std::fs::read(key)
@@ -341,12 +344,12 @@ fn usual(place: &Place) -> Vec<(String, String)> {
 }
 
 /// The whole environment: what is usual, what the step says, its secrets, and last what nobody replaces.
-fn environment(job: &HostJob, place: &Place, tag: Option<&Path>) -> Vec<(String, String)> {
+fn environment(job: &HostJob, place: &Place, own: Option<&ansible::Own>, tag: Option<&Path>) -> Vec<(String, String)> {
     let mut all = usual(place);
     all.extend(job.env.iter().cloned());
     all.extend(job.secrets.iter().map(|(name, secret)| (name.clone(), secret.0.clone())));
     if let HostProgram::Ansible { play, .. } = &job.program {
-        all.extend(ansible::environment(place, &job.access, play, &job.env));
+        all.extend(ansible::environment(place, &job.access, play, (own, &job.env)));
     }
     let ours = [
         ("FACTORYD_HOST", place.host.clone()),

@@ -1,6 +1,7 @@
 //! Machines and what runs in and beside them.
 
 mod ansible;
+mod beneath;
 pub mod collect;
 pub mod host;
 pub mod lines;

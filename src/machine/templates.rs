@@ -5,17 +5,14 @@
 //! to a host out, of which there is none. What comes back was written by code that a template may have had a hand in,
 //! so it is read beneath its directory, following no link.
 
-use std::ffi::{OsStr, OsString};
-use std::io::Read as _;
-use std::os::unix::ffi::OsStrExt as _;
-use std::path::Path;
+use std::ffi::OsString;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use rustix::fs::{Mode, OFlags, ResolveFlags};
 use serde::Deserialize;
 use serde_json::json;
 
+use super::beneath;
 use super::host::Place;
 use super::sandbox::scratch::Scratch;
 use crate::domain::path::RepoPath;
@@ -126,7 +123,7 @@ pub(crate) fn answers(scratch: &Scratch, count: usize, most: u64) -> Result<Vec<
     let results = scratch.path().join("src").join(RESULTS);
     let mut left = most;
     let answer = |at: usize| {
-        let said = read(&results, &format!("{at}.json"), WORDS)?;
+        let said = beneath::read(&results, format!("{at}.json").as_bytes(), WORDS)?;
         let Some(said) = said.and_then(|bytes| serde_json::from_slice::<Said>(&bytes).ok()) else {
             return Ok(Answer::Failed("its process ended without an answer".to_owned()));
         };
@@ -134,7 +131,7 @@ pub(crate) fn answers(scratch: &Scratch, count: usize, most: u64) -> Result<Vec<
             "late" => Answer::Late,
             "large" => Answer::TooLarge,
             "memory" => Answer::OutOfMemory,
-            "done" => match read(&results, &at.to_string(), left)? {
+            "done" => match beneath::read(&results, at.to_string().as_bytes(), left)? {
                 Some(bytes) => {
                     left -= bytes.len() as u64;
                     Answer::Text(bytes)
@@ -146,23 +143,6 @@ pub(crate) fn answers(scratch: &Scratch, count: usize, most: u64) -> Result<Vec<
     };
     let all: std::io::Result<Vec<Answer>> = (0..count).map(answer).collect();
     all.map_err(|error| PortError::unavailable(format!("the results of Ansible can't be read: {error}")))
-}
-
-/// A regular file beneath a directory; `None` where there is none, or it is too large.
-fn read(directory: &Path, name: &str, limit: u64) -> std::io::Result<Option<Vec<u8>>> {
-    let top = rustix::fs::open(directory, OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
-    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
-    let beneath = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
-    let Ok(file) = rustix::fs::openat2(&top, OsStr::from_bytes(name.as_bytes()), flags, Mode::empty(), beneath) else {
-        return Ok(None);
-    };
-    let file = std::fs::File::from(file);
-    if !file.metadata()?.is_file() {
-        return Ok(None);
-    }
-    let mut bytes = Vec::new();
-    file.take(limit + 1).read_to_end(&mut bytes)?;
-    Ok((bytes.len() as u64 <= limit).then_some(bytes))
 }
 
 /// Keeps what Ansible says when it fails as a whole.

@@ -4,6 +4,7 @@
 
 use std::sync::Arc;
 
+use super::ansible_settings::AnsibleSettings;
 use super::budget::{Budget, Cost};
 use super::build_script::{self, BuildScript};
 use super::fault::{Fault, Source, Span};
@@ -13,6 +14,7 @@ use super::packer::{Remote, Templates, Used, check_playbook};
 use super::pipeline::{Bound, PipelineFile};
 use super::reader::{Need, Reads};
 use super::reading::Unbuildable;
+use super::step_files::add;
 use super::yaml::MOST_BYTES;
 use super::{values, vars};
 use crate::domain::id::RepoName;
@@ -20,37 +22,11 @@ use crate::domain::inputs::{From, Input, Inputs};
 use crate::domain::path::RepoPath;
 use crate::domain::pipeline::{BaseImage, Pipeline, Stage, StepPath};
 use crate::domain::pool::Pool;
-use crate::domain::tree::{Entry, EntryKind, Tree, TreeError};
+use crate::domain::tree::{Tree, TreeError};
 use crate::domain::value::Value;
 
 /// The most bytes of one template.
 const MOST_TEMPLATE: u64 = 16 * 1024 * 1024;
-
-/// Files that pytest reads in the directories above a test, besides the test.
-const PYTEST_FILES: [&str; 6] = ["conftest.py", "pytest.ini", ".pytest.ini", "tox.ini", "setup.cfg", "pyproject.toml"];
-
-/// Directories that Ansible looks for beside a playbook.
-const ANSIBLES: [&str; 16] = [
-    "roles",
-    "group_vars",
-    "host_vars",
-    "files",
-    "templates",
-    "vars",
-    "defaults",
-    "tasks",
-    "handlers",
-    "meta",
-    "library",
-    "module_utils",
-    "collections",
-    "playbooks",
-    "inventory",
-    "inventories",
-];
-
-/// Vars of bundles, which count by their values.
-const VARS_FILES: [&str; 2] = ["build-vars.yml", "build-vars.template.yml"];
 
 /// A bundle, but for what lies outside of its directory.
 #[derive(Debug)]
@@ -158,6 +134,8 @@ impl BundleReading<'_> {
         let bound = self.file.bind(self.bundle, &scope, self.templates);
         let mut bound = bound.map_err(|faults| unbuildable(at_vars(self.file, &vars, faults)))?;
         self.charge(bound.weight)?;
+        let settings = AnsibleSettings { tree: self.tree, bundle: self.bundle, templates: self.templates };
+        self.charge(settings.read(&mut bound)?)?;
         let mut warnings = vars.warnings.clone();
         if let Some(script) = script {
             bound.take_script(&script, self.bundle);
@@ -335,61 +313,6 @@ impl BundleReading<'_> {
         let image = items.iter().find_map(|item| item.get("boot")?.get("image"));
         image.map(|node| node.span).unwrap_or_default()
     }
-}
-
-/// Adds what a step reads at a path. Paths of the bundle count from it, others from the root.
-pub(super) fn add(files: &mut Files<'_>, need: &Need, bundle: &RepoPath, budget: &mut Budget) -> Result<(), Problem> {
-    let path = need.path.in_repository(bundle);
-    match need.reads {
-        Reads::All => files.add(&path, budget).map(drop),
-        Reads::Script => match files.add(&path, budget)? {
-            EntryKind::Directory => Err(Problem::Missing(path)),
-            _ => Ok(()),
-        },
-        Reads::Beside => {
-            let (_, entry) = files.resolve(&path)?;
-            if !entry.kind.is_file() {
-                return Err(Problem::Missing(path));
-            }
-            files.add_where(&path.parent(), &is_ansibles, budget)
-        }
-        Reads::Directory => match files.add(&path, budget)? {
-            EntryKind::Directory => Ok(()),
-            _ => Err(Problem::Missing(path)),
-        },
-        Reads::Playbook => {
-            let (_, entry) = files.resolve(&path)?;
-            if !entry.kind.is_file() {
-                return Err(Problem::Missing(path));
-            }
-            files.add(&path.parent(), budget).map(drop)
-        }
-        Reads::Tests => {
-            let top = if matches!(need.path, StepPath::Bundle(_)) { bundle.clone() } else { RepoPath::root() };
-            let mut directory = path.clone();
-            files.add(&path, budget)?;
-            while directory != top && !directory.is_root() {
-                directory = directory.parent();
-                for name in PYTEST_FILES {
-                    let Some(path) = directory.join(name) else { continue };
-                    match files.add(&path, budget) {
-                        Ok(_) | Err(Problem::Missing(_)) => {}
-                        Err(problem) => return Err(problem),
-                    }
-                }
-            }
-            Ok(())
-        }
-    }
-}
-
-/// Whether Ansible may look for an entry beside a playbook: other playbooks, and directories of well-known names.
-fn is_ansibles(entry: &Entry) -> bool {
-    let name = String::from_utf8_lossy(&entry.name);
-    if entry.kind == EntryKind::Directory {
-        return ANSIBLES.contains(&name.as_ref()) || name.ends_with("_plugins");
-    }
-    (name.ends_with(".yml") || name.ends_with(".yaml")) && !VARS_FILES.contains(&name.as_ref())
 }
 
 /// Why a bundle can't be built, and whether that holds whatever else the repository has.

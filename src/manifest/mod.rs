@@ -12,6 +12,7 @@
 //! Nothing here runs anything or writes anything, and every limit has its fault: a repository can be wrong, hostile or
 //! huge, and is then told so.
 
+mod ansible_settings;
 mod bases;
 mod bind;
 mod budget;
@@ -39,6 +40,7 @@ pub mod reading;
 mod scalar;
 pub mod schema;
 mod stages;
+mod step_files;
 mod steps;
 mod units;
 mod values;

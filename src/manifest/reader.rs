@@ -33,6 +33,8 @@ pub(super) enum Reads {
     Script,
     /// Everything below a directory, which must be one.
     Directory,
+    /// A file, or everything below a directory, where there is one.
+    IfThere,
 }
 
 /// A path that a pipeline names and a stage reads.

@@ -14,6 +14,7 @@ use super::files::{Files, Filter};
 use super::packer::Templates;
 use super::pipeline::PipelineFile;
 use super::reader::{Need, Reads};
+use super::step_files;
 use crate::domain::id::{Digest, Fingerprint, RepoName};
 use crate::domain::inputs::{self, From, Input, Inputs, SharedInputs};
 use crate::domain::path::RepoPath;
@@ -320,7 +321,7 @@ impl Run<'_> {
         }
         self.budget.begin();
         let mut files = Files::new(self.tree, From::Root, RepoPath::root(), Filter::All);
-        if let Err(problem) = bundle::add(&mut files, need, &RepoPath::root(), &mut self.budget) {
+        if let Err(problem) = step_files::add(&mut files, need, &RepoPath::root(), &mut self.budget) {
             return bundle::refusal(file, bundle, need, problem).map(|(why, _)| Err(why));
         }
         let (has_links, inputs) = (files.has_links, SharedInputs::new(Inputs::new(files.into_inputs())));

@@ -107,6 +107,40 @@ fn each_edit_changes_the_stages_that_read_it_and_those_after() {
     assert_eq!(edit(vars_file, &vars("web", UUID)), pair("provision snapshot", "provision test snapshot render"));
 }
 
+/// A repository's `ansible.cfg` counts, and the roles and passwords that it or the step's environment leads to; what else
+/// lies beside them does not.
+#[test]
+fn settings_of_ansible_lead_to_inputs() {
+    let plain = factory().with("ansible.cfg", "[defaults]\nroles_path = nowhere\n");
+    let own =
+        "[defaults]\nroles_path = ../../roles:/etc/ansible/roles:missing:.\nvault_password_file = ../../keys/vault\n";
+    let factory = plain.with("images/bundle-web/ansible.cfg", own);
+    let factory = factory.with("roles/web/tasks/main.yml", "[]").with("keys/vault", "x").with("roles.md", "about");
+    let provision = pair("provision", "provision test snapshot render");
+    assert_eq!(changed(&plain, &factory), provision);
+    let edit = |path: &str| changed(&factory, &factory.with(path, "other"));
+    assert_eq!(edit("images/bundle-web/ansible.cfg"), provision);
+    assert_eq!(edit("roles/web/tasks/main.yml"), provision);
+    assert_eq!(edit("keys/vault"), provision);
+    for other in ["ansible.cfg", "roles.md", "keys/other", "images/bundle-web/README.md"] {
+        assert_eq!(edit(other), pair("", ""), "{other}");
+    }
+
+    let said =
+        "- { ansible: ansible/bootstrap.yml, env: { ANSIBLE_CONFIG: ../../ansible.cfg, ANSIBLE_LIBRARY: ../../more } }";
+    let pipeline = PIPELINE.replace("- ansible: ansible/bootstrap.yml", said);
+    let factory = factory.with("pipelines/bundle.yml", &pipeline).with("more/module.py", "x");
+    let edit = |path: &str| changed(&factory, &factory.with(path, "other"));
+    assert_eq!((edit("ansible.cfg"), edit("more/module.py")), (provision.clone(), provision));
+    assert_eq!(edit("images/bundle-web/ansible.cfg"), pair("", ""));
+
+    let link = factory.put(b"more/out", EntryKind::Link, b"../../../etc");
+    let verdict = look(&link).bundles.remove(0).verdict;
+    let fault = &verdict.expect_err("a link that leaves").faults[0];
+    assert_eq!((fault.file.as_str(), fault.line), ("pipelines/bundle.yml", 9));
+    assert_eq!(fault.message, "the link `more/out` leaves the repository, for images/bundle-web");
+}
+
 #[test]
 fn a_pipeline_counts_by_what_it_says_not_by_how() {
     let factory = factory();

@@ -52,7 +52,7 @@ const OURS_TO_SAY: [&str; 8] =
     ["-i", "--inventory", "--inventory-file", "-c", "--connection", "--private-key", "--key-file", "--ssh-common-args"];
 
 /// Variables that the sandbox sets itself.
-const OURS: [&str; 3] = ["ANSIBLE_CONFIG", "HOME", "TMPDIR"];
+const OURS: [&str; 2] = ["HOME", "TMPDIR"];
 
 /// An ansible provisioner.
 pub(super) fn read(reader: &mut Reader<'_>, keys: &Keys) -> Option<Gives> {
