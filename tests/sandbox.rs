@@ -147,7 +147,7 @@ impl Factory {
     }
 
     async fn run(&self, job: &HostJob) -> Result<HostEnd, PortError> {
-        let ended = self.host().run(job, &self.lines(), &minutes(2)).await;
+        let ended = self.host().run(job, &self.lines(), &patience()).await;
         assert_eq!(self.left(), 0, "nothing is left in the scratch directory");
         ended
     }
@@ -207,6 +207,12 @@ fn binary() -> PathBuf {
 fn user() -> String {
     let output = Command::new("id").arg("-un").output().unwrap();
     String::from_utf8(output.stdout).unwrap().trim().to_owned()
+}
+
+/// How long a job may take; where this host is emulated itself, whoever runs the tests says so.
+fn patience() -> Wait {
+    let said = std::env::var("FACTORYD_TEST_MINUTES").ok().and_then(|text| text.parse().ok());
+    minutes(said.unwrap_or(2))
 }
 
 fn minutes(minutes: u64) -> Wait {
