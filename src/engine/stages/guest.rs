@@ -90,10 +90,7 @@ impl InGuest<'_> {
         keeps_name: bool,
     ) -> Result<String, PortError> {
         let path = from.in_repository(&self.run.order.key.path);
-        let mut to = match to.strip_prefix("~/").or_else(|| (!to.starts_with('/')).then_some(to)) {
-            Some(below) => format!("{}/{below}", self.answer("printf %s \"$HOME\"").await?),
-            None => to.to_owned(),
-        };
+        let mut to = self.in_home(to).await?;
         if keeps_name && self.in_checkout(&path).is_dir() {
             let is_there = self.quietly(&format!("[ -d {} ]", quote(&to))).await? == Exit::Code(0);
             if is_there {
@@ -102,6 +99,21 @@ impl InGuest<'_> {
         }
         to.insert_str(0, self.root.unwrap_or_default());
         self.copy(&self.in_checkout(&path), &to, mode).await?;
+        Ok(to)
+    }
+
+    /// A path of the guest: one that is not absolute counts from where the login user's files lie.
+    async fn in_home(&self, path: &str) -> Result<String, PortError> {
+        Ok(match path.strip_prefix("~/").or_else(|| (!path.starts_with('/')).then_some(path)) {
+            Some(below) => format!("{}/{below}", self.answer("printf %s \"$HOME\"").await?),
+            None => path.to_owned(),
+        })
+    }
+
+    /// Copies a file to a path of the guest; gives where that is.
+    async fn lay(&self, from: &Path, to: &str, mode: u32) -> Result<String, PortError> {
+        let to = self.in_home(to).await?;
+        self.copy(from, &to, Some(mode)).await?;
         Ok(to)
     }
 
@@ -139,16 +151,16 @@ impl InGuest<'_> {
         expect_disconnect: bool,
     ) -> Result<Exit, Stop> {
         let script = self.script_file(content, laid).await?;
-        self.patiently(laid.start_within, || self.copy(&script, &laid.to, Some(0o755))).await?;
+        let mut laid_files = vec![self.patiently(laid.start_within, || self.lay(&script, &laid.to, 0o755)).await?];
         if let Some((path, text)) = &laid.variables {
             let file = self.scratch_file("variables", self.run.fill(text)?.into_bytes()).await?;
-            self.patiently(laid.start_within, || self.copy(&file, path, Some(0o600))).await?;
+            laid_files.push(self.patiently(laid.start_within, || self.lay(&file, path, 0o600)).await?);
         }
         let command = self.run.fill(&laid.command)?;
         let exit = self.cut_short_within(&command, expect_disconnect, laid.start_within).await?;
         if !laid.stays {
-            let variables = laid.variables.as_ref().map(|(path, _)| format!(" {}", quote(path))).unwrap_or_default();
-            let remove = format!("rm -f {}{variables}", quote(&laid.to));
+            let remove =
+                laid_files.iter().fold("rm -f".to_owned(), |command, path| format!("{command} {}", quote(path)));
             self.patiently(laid.start_within, || self.quietly(&remove)).await?;
         }
         Ok(exit)
