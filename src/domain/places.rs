@@ -35,6 +35,11 @@ impl Places {
         self.all(|place| place.join(format!("packer.{}.log", image.replace('/', "-"))))
     }
 
+    /// The directories.
+    pub fn directories(&self) -> &[RepoPath] {
+        &self.0
+    }
+
     fn all(&self, path: impl Fn(&RepoPath) -> Option<RepoPath>) -> Vec<RepoPath> {
         self.0.iter().filter_map(path).collect()
     }

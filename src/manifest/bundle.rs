@@ -4,6 +4,7 @@
 
 use std::sync::Arc;
 
+use super::advice::{self, Written};
 use super::ansible_settings::AnsibleSettings;
 use super::budget::{Budget, Cost};
 use super::build_script::{self, BuildScript};
@@ -16,7 +17,7 @@ use super::reader::{Need, Reads};
 use super::reading::Unbuildable;
 use super::step_files::add;
 use super::yaml::MOST_BYTES;
-use super::{values, vars};
+use super::{values, vars, wanting};
 use crate::domain::id::RepoName;
 use crate::domain::inputs::{From, Input, Inputs};
 use crate::domain::path::RepoPath;
@@ -39,17 +40,21 @@ pub(super) struct Parsed {
     pub(super) inside: Vec<(Stage, Inputs)>,
     /// What its stages read outside.
     pub(super) outside: Vec<Need>,
-    /// The place in the pipeline that names the image it boots from.
-    pub(super) image: Span,
+    /// What is to be said where the image that it boots from is no bundle.
+    pub(super) unknown_base: Option<Box<Fault>>,
 }
 
 impl Parsed {
     /// The name that it boots from, where that may be another bundle.
     pub(super) fn base_name(&self) -> Option<&str> {
-        match &self.pipeline.boot.image {
-            BaseImage::Named(name) if !is_uuid(name) => Some(name),
-            _ => None,
-        }
+        base_name(&self.pipeline)
+    }
+}
+
+fn base_name(pipeline: &Pipeline) -> Option<&str> {
+    match &pipeline.boot.image {
+        BaseImage::Named(name) if !is_uuid(name) => Some(name),
+        _ => None,
     }
 }
 
@@ -153,10 +158,11 @@ impl BundleReading<'_> {
             .map(|need| self.place(need))
             .partition(|need| matches!(need.path, StepPath::Bundle(_)));
         let mut stages = Vec::with_capacity(Stage::ALL.len());
+        let mut wanting = Vec::new();
         for stage in bound.pipeline.stages().collect::<Vec<_>>() {
             let root = self.file.root.as_ref();
             let mut inputs = root.map(|root| values::of_stage(root, stage, &scope)).unwrap_or_default();
-            inputs.extend(self.files(inside.iter().filter(|need| need.stage == stage))?);
+            inputs.extend(self.files(inside.iter().filter(|need| need.stage == stage), &mut wanting)?);
             let values = bound.found.inputs.iter().filter(|(of, _)| *of == stage);
             inputs.extend(values.map(|(_, input)| input.clone()));
             if stage == Stage::Render {
@@ -164,9 +170,17 @@ impl BundleReading<'_> {
             }
             stages.push((stage, Inputs::new(inputs)));
         }
+        if !wanting.is_empty() {
+            self.look_outside(&outside, &mut wanting)?;
+            return Err(Refusal::Unbuildable(wanting::all_of(wanting)));
+        }
+        let written = Written { file: self.file, vars: &vars };
+        warnings.extend(advice::of(&written, self.bundle, &bound.pipeline));
         let image = self.image_span();
+        let unknown_base = base_name(&bound.pipeline).and_then(|name| advice::unknown_base(&written, image, name));
         let pipeline = Arc::new(bound.pipeline);
-        Ok(Parsed { pipeline, warnings: warnings.into(), inside: stages, outside, image })
+        let unknown_base = unknown_base.map(Box::new);
+        Ok(Parsed { pipeline, warnings: warnings.into(), inside: stages, outside, unknown_base })
     }
 
     /// Looks whom the playbooks of the host are for; gives what an author should know.
@@ -248,17 +262,44 @@ impl BundleReading<'_> {
         build_script::read(&Source::new(path.to_string(), &text)).map_err(unbuildable)
     }
 
-    /// The files that a stage's steps read in the bundle.
-    fn files<'n>(&mut self, needs: impl Iterator<Item = &'n Need>) -> Result<Vec<Input>, Refusal> {
+    /// The files that a stage's steps read in the bundle; those that can't be read are put to what is wanting.
+    fn files<'n>(
+        &mut self,
+        needs: impl Iterator<Item = &'n Need>,
+        wanting: &mut Vec<Unbuildable>,
+    ) -> Result<Vec<Input>, Refusal> {
         let mut files = Files::new(self.tree, From::Bundle, self.bundle.clone(), Filter::All);
         for need in needs {
-            add(&mut files, need, self.bundle, self.budget).map_err(|problem| self.refusal(need, problem))?;
+            if let Err(problem) = add(&mut files, need, self.bundle, self.budget) {
+                match self.refusal(need, problem) {
+                    Refusal::Unbuildable(why) => wanting.push(why),
+                    other => return Err(other),
+                }
+            }
         }
         Ok(files.into_inputs())
     }
 
+    /// Says what is missing outside of the bundle too, where something in it is: an author mends all at once.
+    fn look_outside(&mut self, needs: &[Need], wanting: &mut Vec<Unbuildable>) -> Result<(), Refusal> {
+        for need in needs {
+            let path = need.path.in_repository(self.bundle);
+            let mut files = Files::new(self.tree, From::Root, RepoPath::root(), Filter::All);
+            self.templates.note(&path);
+            match files.resolve(&path) {
+                Err(problem @ Problem::Missing(_)) => match self.refusal(need, problem) {
+                    Refusal::Unbuildable(why) => wanting.push(why),
+                    other => return Err(other),
+                },
+                Err(Problem::Tree(error @ TreeError::Broken { .. })) => return Err(error.into()),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
     fn refusal(&self, need: &Need, problem: Problem) -> Refusal {
-        match refusal(self.file, self.bundle, need, problem) {
+        match wanting::refusal(self.file, self.bundle, need, problem) {
             Ok((why, true)) => Refusal::Unbuildable(why),
             Ok((why, false)) => Refusal::Limit(why),
             Err(error) => Refusal::Tree(error),
@@ -313,37 +354,6 @@ impl BundleReading<'_> {
         let image = items.iter().find_map(|item| item.get("boot")?.get("image"));
         image.map(|node| node.span).unwrap_or_default()
     }
-}
-
-/// Why a bundle can't be built, and whether that holds whatever else the repository has.
-///
-/// # Errors
-/// When the tree itself failed.
-pub(super) fn refusal(
-    file: &PipelineFile,
-    bundle: &RepoPath,
-    need: &Need,
-    problem: Problem,
-) -> Result<(Unbuildable, bool), TreeError> {
-    if let Problem::Tree(error @ TreeError::Broken { .. }) = problem {
-        return Err(error);
-    }
-    let code = match &problem {
-        Problem::Missing(_) => "missing-file",
-        Problem::Link { .. } => "bad-link",
-        Problem::Submodule(_) => "submodule",
-        Problem::TooDeep(_) | Problem::TooMany(_) | Problem::Tree(_) => "too-large",
-    };
-    let lasting = !matches!(
-        problem,
-        Problem::TooMany(super::budget::Exceeded::Entries | super::budget::Exceeded::Bytes)
-            | Problem::Tree(TreeError::TooMuch { .. })
-    );
-    let reason = problem.to_string();
-    let source = need.source.as_deref().unwrap_or(&file.source);
-    let fault = source.fault(need.span, code, format!("{reason}, for {bundle}"));
-    let help = format!("the {} stage reads `{}`", need.stage, need.path);
-    Ok((Unbuildable { reason, faults: vec![fault.with_help(help)] }, lasting))
 }
 
 /// The place behind a text.

@@ -12,6 +12,7 @@
 //! Nothing here runs anything or writes anything, and every limit has its fault: a repository can be wrong, hostile or
 //! huge, and is then told so.
 
+mod advice;
 mod ansible_settings;
 mod bases;
 mod bind;
@@ -45,6 +46,7 @@ mod steps;
 mod units;
 mod values;
 mod vars;
+mod wanting;
 mod yaml;
 
 #[cfg(test)]

@@ -5,7 +5,6 @@ use std::sync::{Arc, PoisonError};
 
 use super::bases::{self, Base, Names};
 use super::budget::{Budget, Cost};
-use super::build_script::no_checksum;
 use super::bundle::{self, Outcome, Parsed};
 use super::cache::{BundleKey, Cache, Entry, Kept, Surroundings};
 use super::discovery::{self, Candidate, Discovery};
@@ -15,6 +14,7 @@ use super::packer::Templates;
 use super::pipeline::PipelineFile;
 use super::reader::{Need, Reads};
 use super::step_files;
+use super::wanting;
 use crate::domain::id::{Digest, Fingerprint, RepoName};
 use crate::domain::inputs::{self, From, Input, Inputs, SharedInputs};
 use crate::domain::path::RepoPath;
@@ -277,11 +277,15 @@ impl Run<'_> {
         };
         let file = &self.pipelines[candidate.pipelines[0]];
         let mut outside = Vec::with_capacity(parsed.outside.len());
+        let mut wanting = Vec::new();
         for need in &parsed.outside {
             match self.outside(file, &candidate.path, need)? {
                 Ok(found) => outside.push(found),
-                Err(why) => return Ok(Err(why)),
+                Err(why) => wanting.push(why),
             }
+        }
+        if !wanting.is_empty() {
+            return Ok(Err(wanting::all_of(wanting)));
         }
         let surroundings = Surroundings { outside: outside.iter().map(|found| found.inputs.digest()).collect(), base };
         let mut last = entry.last.lock().unwrap_or_else(PoisonError::into_inner);
@@ -322,7 +326,7 @@ impl Run<'_> {
         self.budget.begin();
         let mut files = Files::new(self.tree, From::Root, RepoPath::root(), Filter::All);
         if let Err(problem) = step_files::add(&mut files, need, &RepoPath::root(), &mut self.budget) {
-            return bundle::refusal(file, bundle, need, problem).map(|(why, _)| Err(why));
+            return wanting::refusal(file, bundle, need, problem).map(|(why, _)| Err(why));
         }
         let (has_links, inputs) = (files.has_links, SharedInputs::new(Inputs::new(files.into_inputs())));
         let found = Arc::new(Outside { inputs, cost: self.budget.cost() });
@@ -364,8 +368,8 @@ fn assemble(
         stages.push(StageInputs { stage: *stage, own, own_digest, declared });
     }
     let mut warnings = Arc::clone(&parsed.warnings);
-    if let (Some(name), None) = (parsed.base_name(), base) {
-        warnings = warnings.iter().cloned().chain(unknown_base(parsed, file, name)).collect();
+    if let (Some(unknown), None) = (&parsed.unknown_base, base) {
+        warnings = warnings.iter().chain([unknown.as_ref()]).cloned().collect();
     }
     Buildable {
         pipeline: Arc::clone(&parsed.pipeline),
@@ -374,16 +378,6 @@ fn assemble(
         base: base.map(|(path, _)| path.clone()),
         warnings,
     }
-}
-
-/// What an author should know of a base that is no bundle; of a script's download the script's reading says it.
-fn unknown_base(parsed: &Parsed, file: &PipelineFile, name: &str) -> Option<Fault> {
-    if name.starts_with("http://") || name.starts_with("https://") {
-        return (!file.is_todays_os()).then(|| no_checksum(&file.source, parsed.image, name));
-    }
-    let message = format!("no bundle of this repository is called `{name}`");
-    let fault = file.source.fault(parsed.image, "unknown-base", message);
-    Some(fault.with_help("it is taken for the name of an image, or for an alias of the configuration"))
 }
 
 fn identity(repository: &RepoName, file: &PipelineFile) -> Digest {

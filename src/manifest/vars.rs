@@ -27,6 +27,19 @@ impl Vars {
         Some(self.source.fault(key.span, code, message))
     }
 
+    /// A fault at the key that a path of keys leads to: at the last of them that is there, else at the file's beginning.
+    pub(super) fn at(&self, path: &[&str], code: &'static str, message: impl AsRef<str>) -> Fault {
+        let mut span = Span { line: 1, column: 1, length: 1 };
+        let mut node = Some(&self.root);
+        for name in path {
+            let Some(Kind::Map(entries)) = node.map(|node| &node.kind) else { break };
+            let found = entries.iter().find(|(key, _)| key.text == *name);
+            span = found.map_or(span, |(key, _)| key.span);
+            node = found.map(|(_, value)| value);
+        }
+        self.source.fault(span, code, message)
+    }
+
     /// A fault of what `bundle` lacks or has wrong: at the key, else at `bundle`, else at the file's beginning.
     pub(super) fn wanting(&self, message: &str) -> Option<Fault> {
         let name = message.strip_prefix("`bundle")?.split('`').next()?.trim_start_matches('.');
