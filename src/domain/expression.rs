@@ -6,13 +6,15 @@
 use std::fmt;
 use std::ops::Range;
 
+use super::utc;
 use super::value::Value;
 
 /// The names an expression may begin with.
 pub const ROOTS: [&str; 4] = ["bundle", "vars", "repository", "build"];
 
 /// What is known of a build, below `build.` in expressions.
-pub const BUILD_NAMES: [&str; 8] = ["number", "stamp", "date", "time", "commit", "branch", "path", "directory"];
+pub const BUILD_NAMES: [&str; 10] =
+    ["number", "stamp", "date", "time", "commit", "branch", "path", "directory", "timestamp", "uuid"];
 
 /// A text with expressions in it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -211,13 +213,17 @@ fn name_of(inside: &str, span: &Range<usize>) -> Result<Vec<String>, ExpressionE
             format!("an expression begins with {}", ROOTS.join(", ")),
         ));
     }
-    if path[0] == "build" && (path.len() != 2 || !BUILD_NAMES.contains(&path[1].as_str())) {
+    if path[0] == "build" && (path.len() != 2 || !is_of_build(&path[1])) {
         return Err(error(
             format!("a build has no `{}`", path[1..].join(".")),
             format!("of a build are known: {}", BUILD_NAMES.join(", ")),
         ));
     }
     Ok(path)
+}
+
+fn is_of_build(name: &str) -> bool {
+    BUILD_NAMES.contains(&name) || utc::PARTS.contains(&name)
 }
 
 /// A value as a part of a text, which lists, maps and nothing are not.

@@ -20,4 +20,5 @@ pub mod range;
 pub mod retention;
 pub mod template;
 pub mod tree;
+pub mod utc;
 pub mod value;

@@ -13,7 +13,7 @@ pub struct Handed {
     pub wanted: Vec<usize>,
     /// What they can name: a JSON object as `ansible-playbook --extra-vars` takes it.
     pub vars: String,
-    /// How long all of them together may take.
+    /// How much of a processor's time all of them together may take.
     pub time: Duration,
     /// What each gets before the others had their turn.
     pub first_slice: Duration,

@@ -5,6 +5,7 @@
 //! itself can't be written, the build stops where it is: the next start of the daemon finds it unfinished.
 
 mod prepare;
+mod scope;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -17,7 +18,7 @@ use tracing::{error, info, warn};
 use super::failure::Stop;
 use super::grants::Grants;
 use super::log::StepLog;
-use super::ports::{Driver, LocalTime, Machine, PortErrorKind, Wait};
+use super::ports::{Driver, Machine, PortErrorKind, Wait};
 use super::stages;
 use super::{Engine, Stopped};
 use crate::blocking;
@@ -32,6 +33,8 @@ use crate::domain::places::Places;
 use crate::domain::value::Value;
 use crate::manifest::reading::{Buildable, StageInputs};
 use crate::store::{Artifact, Blob, BuildRecord, LogWriter, Payload, Record, StageResult, StoreError, Warning};
+
+pub(super) use scope::build_scope;
 
 /// One build under way.
 pub(super) struct Run {
@@ -268,7 +271,7 @@ impl Run {
 
     /// What `build.…` and everything else in a late expression means.
     pub(super) fn scope(&self) -> Value {
-        build_scope(&self.order, self.engine.clock().local(self.started))
+        build_scope(&self.order, self.started, self.engine.clock().local(self.started))
     }
 
     /// Where people look for what this build leaves.
@@ -418,21 +421,4 @@ impl Run {
         }
         Ok(())
     }
-}
-
-/// What `build.…` means for a build.
-pub(super) fn build_scope(order: &Order, began: LocalTime) -> Value {
-    let text = |text: String| Value::String(text);
-    let directory = String::from_utf8_lossy(order.key.path.name()).into_owned();
-    let build = vec![
-        ("number".to_owned(), text(order.number.0.to_string())),
-        ("stamp".to_owned(), text(began.stamp())),
-        ("date".to_owned(), text(began.date())),
-        ("time".to_owned(), text(began.time())),
-        ("commit".to_owned(), text(order.commit.to_string())),
-        ("branch".to_owned(), text(order.key.branch.to_string())),
-        ("path".to_owned(), text(order.key.path.to_string())),
-        ("directory".to_owned(), text(directory)),
-    ];
-    Value::Map(vec![("build".to_owned(), Value::Map(build))])
 }

@@ -398,7 +398,7 @@ error: a build has no `tsamp`
 10 |         - shell: "{{ build.tsamp }}"
    |                   ^^^^^^^^^^^^^^^^^
    |
-   = of a build are known: number, stamp, date, time, commit, branch, path, directory
+   = of a build are known: number, stamp, date, time, commit, branch, path, directory, timestamp, uuid
 
 error: `timeout` must be known before a build begins
    --> pipelines/p.yml:11:20

@@ -10,6 +10,7 @@ use super::node::{Kind, Node};
 use crate::domain::expression::{BUILD_NAMES, Text};
 use crate::domain::inputs::Input;
 use crate::domain::pipeline::Stage;
+use crate::domain::utc::PARTS;
 use crate::domain::value::Value;
 
 /// The inputs of a stage that are values. `root` is the pipeline's tree as written, `scope` the bundle's.
@@ -100,5 +101,8 @@ pub(super) fn leaves(name: &str, value: &Value) -> Vec<Input> {
 
 /// An image's name counts apart from what every build has anew.
 fn strip_build(text: String) -> String {
-    BUILD_NAMES.iter().fold(text, |text, name| text.replace(&format!("{{{{ build.{name} }}}}"), "{{ build }}"))
+    BUILD_NAMES
+        .iter()
+        .chain(&PARTS)
+        .fold(text, |text, name| text.replace(&format!("{{{{ build.{name} }}}}"), "{{ build }}"))
 }

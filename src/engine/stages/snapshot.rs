@@ -126,7 +126,7 @@ async fn put_right(run: &Run, image: Image, snapshot: &Snapshot) -> Result<(Imag
     let scope = match maker {
         Some(maker) => {
             let began = maker.build.started.unwrap_or(maker.build.queued);
-            build_scope(&maker.order, run.engine.clock().local(began))
+            build_scope(&maker.order, began, run.engine.clock().local(began))
         }
         None => run.scope(),
     };

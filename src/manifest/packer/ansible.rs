@@ -218,6 +218,9 @@ fn environment(reader: &mut Reader<'_>, keys: &Keys) -> Vec<(String, Text)> {
     for said in &texts {
         let Some(text) = reader.build_text(&in_sandbox(said), "ansible_env_vars") else { continue };
         let shown = text.to_string();
+        if shown.is_empty() {
+            continue;
+        }
         let Some((name, _)) = shown.split_once('=').filter(|(name, _)| !name.is_empty()) else {
             let message = format!("{} is no variable", quoted(&shown));
             reader.fault(said.span, "bad-variable", message, "variables are written `NAME=value`");

@@ -47,7 +47,7 @@ pub(super) fn read(reader: &mut Reader<'_>, keys: &Keys) -> Option<Gives> {
         reader.count("staging_directory", &Value::String(named.clone()));
     }
     let cleans = reader.flag(keys, "clean_staging_directory").unwrap_or(false);
-    let directory = named.clone().unwrap_or_else(|| STAGING.to_owned());
+    let directory = named.as_deref().unwrap_or(STAGING).trim_end_matches('/').to_owned();
     if !directory.starts_with('/') {
         let help = "where the login user's files lie is not known before the guest is: write `/tmp/…`";
         let span = keys.place("staging_directory");

@@ -151,7 +151,10 @@ pub(crate) struct Machine {
 /// A builder of the template: its name, its type and its map.
 #[derive(Clone, Debug)]
 pub(super) struct Builder<'n> {
+    /// Its name as it is written: by it, provisioners name it.
     pub(super) name: String,
+    /// Its name with the expressions in it evaluated: what the build is called.
+    pub(super) called: String,
     pub(super) kind: &'n str,
     pub(super) node: &'n Node,
 }
@@ -179,7 +182,7 @@ pub(super) fn all<'n>(node: &'n Node, mut fault: impl FnMut(Span, &'static str, 
             fault(span, "two-builders", format!("two builders are called {}", quoted(&name)), help);
             continue;
         }
-        builders.push(Builder { name, kind, node: item });
+        builders.push(Builder { called: name.clone(), name, kind, node: item });
     }
     builders
 }

@@ -95,7 +95,7 @@ pub(super) fn truth(value: Val, piece: &str) -> Result<(bool, Vec<Origin>), Trou
     }
 }
 
-/// `eq`, `ne`, `not`, `and`, `or`, and the two words for what holds and what does not.
+/// `eq`, `ne`, `lt`, `le`, `gt`, `ge`, `not`, `and`, `or`, and the two words for what holds and what does not.
 pub(super) fn compare(name: &str, arguments: Vec<Val>, piece: &str) -> Result<Val, Trouble> {
     let wants = |least: usize, most: usize| match (least..=most).contains(&arguments.len()) {
         true => Ok(()),
@@ -107,7 +107,7 @@ pub(super) fn compare(name: &str, arguments: Vec<Val>, piece: &str) -> Result<Va
     match name {
         "true" | "false" => return wants(0, 0).map(|()| Val::Bool(name == "true", Vec::new())),
         "not" => wants(1, 1)?,
-        "ne" => wants(2, 2)?,
+        "ne" | "lt" | "le" | "gt" | "ge" => wants(2, 2)?,
         "eq" => wants(2, usize::MAX)?,
         _ => wants(1, usize::MAX)?,
     }
@@ -125,14 +125,29 @@ pub(super) fn compare(name: &str, arguments: Vec<Val>, piece: &str) -> Result<Va
         let help = "texts are compared with texts: write the number or the word as `1` or `true`, in backquotes";
         return Err(Trouble::new(piece, format!("`{name}` compares values of different kinds"), help));
     }
+    if let ("lt" | "le" | "gt" | "ge", [Val::Number(one), Val::Number(other)]) = (name, arguments.as_slice()) {
+        return Ok(Val::Bool(in_order(name, one.cmp(other)), all));
+    }
     let mut texts = Vec::new();
     for value in arguments {
         let (text, origins) = known(value.into_text(), piece)?;
         texts.push(text);
         all.extend(origins);
     }
+    if !matches!(name, "eq" | "ne") {
+        return Ok(Val::Bool(in_order(name, texts[0].cmp(&texts[1])), all));
+    }
     let same = texts[1..].contains(&texts[0]);
     Ok(Val::Bool(same == (name == "eq"), all))
+}
+
+fn in_order(name: &str, order: std::cmp::Ordering) -> bool {
+    match name {
+        "lt" => order.is_lt(),
+        "le" => order.is_le(),
+        "gt" => order.is_gt(),
+        _ => order.is_ge(),
+    }
 }
 
 /// The first value that is true (`or`) or false (`and`), else the last.

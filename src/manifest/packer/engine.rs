@@ -3,7 +3,8 @@
 //! A text comes out in pieces, so that it stays known which of them the bundle brought in, which wait for the build, and
 //! which only packer could fill in. Of Go's own words `if` is understood; `range`, `with`, `printf` … are refused by name.
 
-use super::conditions::{Branches, Control, compare, control, truth};
+use super::conditions::{Branches, Control, control, truth};
+use super::functions::{function, is_function};
 use super::refused;
 use super::syntax::{Argument, Expression, Parser, action, is_comment, trims};
 use super::variables::Variables;
@@ -32,8 +33,8 @@ pub(super) enum Piece {
     Directory,
     /// What only the provisioner knows: `{{ .Path }}`.
     Field(String),
-    /// A time or an id that is another in every build, by the function that gives it.
-    Changing(String),
+    /// A time or an id that is another in every build: the call that gives it, which is what counts, and its value.
+    Changing(String, Text),
 }
 
 /// Where a given piece comes from.
@@ -116,7 +117,8 @@ impl Rendered {
         let of = |piece: &Piece| match piece {
             Piece::Literal(text) => 1 + text.len(),
             Piece::Given(name, text) => 1 + name.len() + text.to_string().len(),
-            Piece::Env(name) | Piece::Field(name) | Piece::Changing(name) => 1 + name.len(),
+            Piece::Env(name) | Piece::Field(name) => 1 + name.len(),
+            Piece::Changing(name, text) => 1 + name.len() + text.to_string().len(),
             Piece::Directory => 1,
         };
         self.origins.len() + self.pieces.iter().map(of).sum::<usize>()
@@ -131,11 +133,10 @@ impl Rendered {
     pub(super) fn shown(&self) -> String {
         let shown = |piece: &Piece| match piece {
             Piece::Literal(text) => text.clone(),
-            Piece::Given(_, text) => text.to_string(),
+            Piece::Given(_, text) | Piece::Changing(_, text) => text.to_string(),
             Piece::Env(name) => format!("${name}"),
             Piece::Directory => ".".to_owned(),
             Piece::Field(name) => format!("{{{{.{name}}}}}"),
-            Piece::Changing(name) => format!("{{{{{name}}}}}"),
         };
         self.pieces.iter().map(shown).collect()
     }
@@ -148,7 +149,7 @@ impl Rendered {
             Piece::Env(name) => format!("\u{1}env {name}\u{1}"),
             Piece::Directory => "\u{1}directory\u{1}".to_owned(),
             Piece::Field(name) => format!("\u{1}.{name}\u{1}"),
-            Piece::Changing(name) => format!("\u{1}{name}()\u{1}"),
+            Piece::Changing(name, _) => format!("\u{1}{name}()\u{1}"),
         };
         self.pieces.iter().map(canonical).collect()
     }
@@ -188,7 +189,7 @@ impl Rendered {
     }
 
     /// The text with every piece mapped by `change` where all of it is known.
-    fn map(self, name: &str, change: impl Fn(&str) -> Result<String, String>) -> Result<Self, String> {
+    pub(super) fn map(self, name: &str, change: impl Fn(&str) -> Result<String, String>) -> Result<Self, String> {
         if let [] | [Piece::Literal(_)] = self.pieces.as_slice() {
             let changed = change(&self.shown())?;
             return Ok(Self { pieces: vec![Piece::Literal(changed)], origins: self.origins });
@@ -205,7 +206,7 @@ impl Rendered {
 fn piece_text(piece: &Piece) -> Result<Text, (String, String)> {
     match piece {
         Piece::Literal(text) => Ok(Text::literal(text)),
-        Piece::Given(_, text) => Ok(text.clone()),
+        Piece::Given(_, text) | Piece::Changing(_, text) => Ok(text.clone()),
         Piece::Env(name) if is_credential(name) => Err((
             format!("the credential `{name}` is given to no template"),
             "clouds and their credentials belong into the configuration".to_owned(),
@@ -221,10 +222,6 @@ fn piece_text(piece: &Piece) -> Result<Text, (String, String)> {
         Piece::Field(name) => Err((
             format!("`{{{{ .{name} }}}}` has no value here"),
             "`.Path`, `.Vars` and `.EnvVarFile` are known in `execute_command`".to_owned(),
-        )),
-        Piece::Changing(name) => Err((
-            format!("`{name}` gives another value in every build"),
-            "a step that is the same gives the same: take it out, or set the time in the guest with `date`".to_owned(),
         )),
     }
 }
@@ -268,7 +265,7 @@ pub(super) fn render(text: &str, scope: Scope<'_>) -> Result<Rendered, Trouble> 
             rendered.push_str(literal);
         }
         let piece = &rest[open..rest.len() - after.len()];
-        if !is_comment(inside) {
+        if !is_comment(inside, trims_before, trims_after) {
             step(inside, piece, scope, &mut branches, &mut rendered)?;
         }
         (rest, trim_next) = (after, trims_after);
@@ -318,32 +315,6 @@ fn step(
     Ok(())
 }
 
-/// The functions that are understood.
-const FUNCTIONS: [&str; 22] = [
-    "user",
-    "env",
-    "build_name",
-    "build_type",
-    "template_dir",
-    "pwd",
-    "timestamp",
-    "uuid",
-    "isotime",
-    "strftime",
-    "upper",
-    "lower",
-    "split",
-    "replace",
-    "replace_all",
-    "eq",
-    "ne",
-    "not",
-    "and",
-    "or",
-    "true",
-    "false",
-];
-
 /// What an expression gives.
 #[derive(Clone)]
 pub(super) enum Val {
@@ -379,7 +350,7 @@ fn call(command: &[Argument], last: Option<Val>, scope: Scope<'_>, piece: &str) 
         _ if !rest.is_empty() || last.is_some() => return Err(wrong("only a function can take arguments".into())),
         other => return value(other, scope, piece),
     };
-    if !FUNCTIONS.contains(&name.as_str()) {
+    if !is_function(name) {
         return Err(refused::function(name, piece));
     }
     let mut arguments = rest.iter().map(|argument| value(argument, scope, piece)).collect::<Result<Vec<_>, _>>()?;
@@ -395,98 +366,4 @@ fn value(argument: &Argument, scope: Scope<'_>, piece: &str) -> Result<Val, Trou
         Argument::Inner(inner) => evaluate(inner, scope, piece)?,
         Argument::Name(name) => function(name, Vec::new(), scope, piece)?,
     })
-}
-
-fn function(name: &str, arguments: Vec<Val>, scope: Scope<'_>, piece: &str) -> Result<Val, Trouble> {
-    let wrong = |message: String| Trouble::new(piece, message, "");
-    let alone = |piece: Piece| Ok(Val::Text(Rendered { pieces: vec![piece], origins: Vec::new() }));
-    let count = arguments.len();
-    let takes = |wanted: &[usize]| match wanted.contains(&count) {
-        true => Ok(()),
-        false => Err(wrong(format!("`{name}` takes {} arguments, and this has {count}", wanted[0]))),
-    };
-    match name {
-        "user" => {
-            takes(&[1])?;
-            scope.variables.value(&plain(arguments, piece)?, scope.builder.is_none(), piece).map(Val::Text)
-        }
-        "env" => {
-            takes(&[1])?;
-            if scope.builder.is_some() {
-                let help = "declare a variable whose value is {{ env `…` }}, and use it with {{ user `…` }}";
-                return Err(Trouble::new(piece, "`env` can stand in `variables` only", help));
-            }
-            plain(arguments, piece).map(|name| Val::Text(scope.variables.environment(&name)))
-        }
-        "build_name" | "build_type" => {
-            takes(&[0])?;
-            let Some((builder, kind)) = scope.builder else {
-                return Err(wrong(format!("`{name}` is not known in `variables`")));
-            };
-            Ok(Val::Text(Rendered::literal(if name == "build_name" { builder } else { kind })))
-        }
-        "template_dir" | "pwd" => takes(&[0]).and_then(|()| alone(Piece::Directory)),
-        "timestamp" | "uuid" => takes(&[0]).and_then(|()| alone(Piece::Changing(name.to_owned()))),
-        "isotime" | "strftime" => {
-            takes(&[0, 1])?;
-            let arguments: String = arguments.into_iter().map(|argument| argument.into_text().canonical()).collect();
-            alone(Piece::Changing(format!("{name} {arguments}").trim().to_owned()))
-        }
-        "upper" | "lower" => {
-            takes(&[1])?;
-            let change = |text: &str| Ok(if name == "upper" { text.to_uppercase() } else { text.to_lowercase() });
-            one(arguments)?.map(name, change).map(Val::Text).map_err(wrong)
-        }
-        "split" | "replace" | "replace_all" => change(name, arguments, piece).map(Val::Text),
-        "eq" | "ne" | "not" | "and" | "or" | "true" | "false" => compare(name, arguments, piece),
-        _ => Err(refused::function(name, piece)),
-    }
-}
-
-fn one(arguments: Vec<Val>) -> Result<Rendered, Trouble> {
-    arguments.into_iter().next().map(Val::into_text).ok_or_else(|| Trouble::new("", "an argument is missing", ""))
-}
-
-/// The only argument, which must be a plain text.
-fn plain(arguments: Vec<Val>, piece: &str) -> Result<String, Trouble> {
-    let text = one(arguments)?;
-    match text.pieces.as_slice() {
-        [] => Ok(String::new()),
-        [Piece::Literal(text)] => Ok(text.clone()),
-        _ => Err(Trouble::new(piece, "a name must be written out", "")),
-    }
-}
-
-fn change(name: &str, arguments: Vec<Val>, piece: &str) -> Result<Rendered, Trouble> {
-    let wrong = |message: String| Trouble::new(piece, message, "");
-    let texts = |value: &Val| match value {
-        Val::Text(text) => text.shown(),
-        Val::Number(number) => number.to_string(),
-        Val::Bool(value, _) => value.to_string(),
-    };
-    match (name, arguments.as_slice()) {
-        ("split", [Val::Text(text), separator, Val::Number(index)]) => {
-            let separator = texts(separator);
-            let pick = |text: &str| {
-                let parts: Vec<String> = match separator.is_empty() {
-                    true => text.chars().map(String::from).collect(),
-                    false => text.split(separator.as_str()).map(str::to_owned).collect(),
-                };
-                let found = usize::try_from(*index).ok().and_then(|index| parts.get(index).cloned());
-                found.ok_or_else(|| format!("`split` gives {} parts, and number {index} is wanted", parts.len()))
-            };
-            text.clone().map(&format!("split {separator} {index}"), pick).map_err(wrong)
-        }
-        ("replace_all", [old, new, Val::Text(text)]) => {
-            let (old, new) = (texts(old), texts(new));
-            let change = |text: &str| Ok(text.replace(&old, &new));
-            text.clone().map(&format!("replace {old} {new}"), change).map_err(wrong)
-        }
-        ("replace", [old, new, Val::Number(times), Val::Text(text)]) => {
-            let (old, new, times) = (texts(old), texts(new), usize::try_from(*times).unwrap_or(usize::MAX));
-            let change = |text: &str| Ok(text.replacen(&old, &new, times));
-            text.clone().map(&format!("replace {old} {new} {times}"), change).map_err(wrong)
-        }
-        _ => Err(wrong(format!("`{name}` is given something else than it takes"))),
-    }
 }

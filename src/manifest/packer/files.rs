@@ -10,7 +10,7 @@ use crate::domain::pipeline::Action;
 /// A file provisioner.
 pub(super) fn read(reader: &mut Reader<'_>, keys: &Keys) -> Option<Gives> {
     check(reader, keys, &["source", "sources", "destination", "direction", "generated"], &[]);
-    let before = reader.faults.len();
+    let (before, wrongs) = (reader.faults.len(), reader.wrongs());
     match reader.plain(keys, "direction") {
         Some((direction, span)) if direction == "download" => {
             let help =
@@ -33,19 +33,24 @@ pub(super) fn read(reader: &mut Reader<'_>, keys: &Keys) -> Option<Gives> {
     }
     let mut sources = reader.texts(keys, "sources").unwrap_or_default();
     sources.extend(reader.text(keys, "source"));
-    if sources.is_empty() && keys.get("source").is_none() && keys.get("sources").is_none() {
-        reader.fault(keys.span, "missing-key", format!("{} lacks `source`", keys.what), "");
+    if sources.is_empty() {
+        lacks(reader, keys, "source", wrongs);
     }
     let Some(destination) = reader.text(keys, "destination") else {
-        if keys.get("destination").is_none() {
-            reader.fault(keys.span, "missing-key", format!("{} lacks `destination`", keys.what), "");
-        }
+        lacks(reader, keys, "destination", wrongs);
         return None;
     };
     reader.count_text("destination", &destination);
     let to = reader.build_text(&destination, "destination")?;
     let made: Vec<Made> = sources.iter().filter_map(|source| upload(reader, source, &to)).collect();
     (reader.faults.len() == before).then(|| Gives { made, ..Gives::default() })
+}
+
+/// Says that a key is missing or empty, unless something that is said already is why.
+fn lacks(reader: &mut Reader<'_>, keys: &Keys, name: &str, before: (usize, usize)) {
+    if reader.wrongs() == before {
+        reader.fault(keys.span, "missing-key", format!("{} lacks `{name}`", keys.what), "");
+    }
 }
 
 fn upload(reader: &mut Reader<'_>, source: &Said, to: &Text) -> Option<Made> {

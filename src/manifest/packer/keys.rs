@@ -10,6 +10,7 @@ use super::super::fault::{Fault, MOST_FAULTS, Source, Span, did_you_mean, quoted
 use super::super::node::{Key, Kind, Node};
 use super::super::reader::{Need, Reads};
 use super::engine::{Origin, Piece, Rendered, Scope, Trouble, render};
+use super::refused;
 use crate::domain::expression::Text;
 use crate::domain::inputs::Input;
 use crate::domain::path::RepoPath;
@@ -28,7 +29,7 @@ pub(super) struct Keys {
 }
 
 impl Keys {
-    /// The key with its value. Names are told apart as packer does, without regard to case.
+    /// The key with its value.
     pub(super) fn get(&self, name: &str) -> Option<&(Key, Node)> {
         let exact = self.entries.iter().find(|(key, _)| key.text == name);
         let found = exact.or_else(|| self.entries.iter().find(|(key, _)| key.text.eq_ignore_ascii_case(name)));
@@ -67,12 +68,16 @@ pub(super) struct Place {
 pub(super) struct Reader<'a> {
     pub(super) source: &'a Arc<Source>,
     pub(super) scope: Scope<'a>,
+    /// The builder's name as it is written.
+    pub(super) builder: &'a str,
     /// The template's directory.
     pub(super) directory: &'a RepoPath,
     pub(super) bundle: &'a RepoPath,
     /// What the names of inputs begin with.
     pub(super) label: String,
     pub(super) faults: Vec<Fault>,
+    /// How many texts could not be evaluated, whether that is said of them or of a variable.
+    pub(super) troubles: usize,
     pub(super) warnings: Vec<Fault>,
     pub(super) needs: Vec<Need>,
     pub(super) inputs: Vec<Input>,
@@ -93,7 +98,13 @@ impl Reader<'_> {
         self.warnings.push(self.source.fault(span, code, message).with_help(help));
     }
 
+    /// What is wrong so far: where it stays the same, what is missing was never there.
+    pub(super) fn wrongs(&self) -> (usize, usize) {
+        (self.faults.len(), self.troubles)
+    }
+
     fn trouble(&mut self, span: Span, trouble: &Trouble) {
+        self.troubles += 1;
         // What is wrong in a variable is said at the variable.
         if trouble.variable.is_none() {
             let span = self.source.locate(&trouble.piece, span);
@@ -104,14 +115,13 @@ impl Reader<'_> {
     /// Says keys that packer knows nothing of, and such as have an effect that is not understood.
     pub(super) fn check(&mut self, keys: &Keys, understood: &[&str], known: &[&str]) {
         for (key, _) in &keys.entries {
-            let is = |name: &&str| key.text.eq_ignore_ascii_case(name);
+            let is = |name: &&str| key.text == **name;
             if understood.iter().any(is) {
                 continue;
             }
             if known.iter().any(is) {
                 let message = format!("the key {} of {} is not understood yet", quoted(&key.text), keys.what);
-                let help = "it has an effect on the image; take it out, or say the same in other steps";
-                self.fault(key.span, "unsupported-key", message, help);
+                self.fault(key.span, "unsupported-key", message, refused::key(&key.text));
                 continue;
             }
             let meant = did_you_mean(&key.text, understood.iter().copied());

@@ -16,20 +16,23 @@ mod builders;
 mod conditions;
 mod engine;
 mod files;
+mod functions;
 mod json;
 mod keys;
 mod playbook;
 mod provisioners;
 mod refused;
+mod root;
 mod shell;
 mod syntax;
 mod templates;
+mod times;
 mod variables;
 
 use std::sync::Arc;
 
 use super::build_script;
-use super::fault::{Fault, Source, Span, did_you_mean, quoted};
+use super::fault::{Fault, Source, Span, quoted};
 use super::node::{Kind, Node};
 use super::reader::Need;
 use crate::domain::expression::Text;
@@ -38,26 +41,13 @@ use crate::domain::path::RepoPath;
 use crate::domain::pipeline::{Stage, Step};
 use crate::domain::value::Value;
 use builders::{Builder, TYPES};
-use engine::{Origin, Piece, Rendered, Scope};
+use engine::{Origin, Piece, Rendered, Scope, render};
 use keys::Reader;
-use variables::Variables;
+use variables::{Given, Variables};
 
 pub(super) use builders::Machine;
 pub(super) use playbook::check as check_playbook;
 pub(super) use templates::{NotRead, Templates, Used};
-
-/// The keys of a template's root.
-const ROOT: [&str; 9] = [
-    "builders",
-    "provisioners",
-    "post-processors",
-    "variables",
-    "sensitive-variables",
-    "description",
-    "min_packer_version",
-    "push",
-    "error-cleanup-provisioner",
-];
 
 /// The most bytes of the templates of one bundle, with what their expressions expand to.
 pub(super) const MOST_EXPANDED: usize = 8 << 20;
@@ -152,21 +142,24 @@ impl Template {
             expanded.faults.push(fault.with_help("name each template once, or a smaller one"));
             return expanded;
         };
-        check_root(&self.source, entries, &mut expanded.faults);
+        root::check(&self.source, entries, &mut expanded.faults);
         let variables = self.variables(root, (order, room), &mut expanded);
-        let builders = self.builders(root, &mut expanded);
+        let mut builders = self.builders(root, &mut expanded);
+        self.call(&mut builders, &variables, &mut expanded);
         let chosen = self.chosen(root, &builders, order, &mut expanded);
         let names: Vec<String> = builders.iter().map(|builder| builder.name.clone()).collect();
         let directory = self.path.parent();
-        let (name, kind) = chosen.map_or(("", ""), |builder| (builder.name.as_str(), builder.kind));
-        let scope = Scope { variables: &variables, builder: Some((name, kind)) };
+        let (called, kind) = chosen.map_or(("", ""), |builder| (builder.called.as_str(), builder.kind));
+        let scope = Scope { variables: &variables, builder: Some((called, kind)) };
         let mut reader = Reader {
             source: &self.source,
             scope,
+            builder: chosen.map_or("", |builder| builder.name.as_str()),
             directory: &directory,
             bundle: order.bundle,
             label: String::new(),
             faults: std::mem::take(&mut expanded.faults),
+            troubles: 0,
             warnings: std::mem::take(&mut expanded.warnings),
             needs: Vec::new(),
             inputs: Vec::new(),
@@ -177,12 +170,13 @@ impl Template {
         }
         let boot = std::mem::take(&mut reader.inputs);
         if let Some(builder) = chosen {
-            reader.inputs.push(Input::value("packer builder", format!("{} {}", builder.name, builder.kind)));
+            reader.inputs.push(Input::value("packer builder", format!("{} {}", builder.called, builder.kind)));
         }
         let (steps, remotes) = provisioners::read(&mut reader, section(root, "provisioners"), &names);
         expanded.steps = steps;
         self.rest(&mut reader, root, &names);
         self.undeclared(&mut reader, &variables);
+        self.unused(&mut reader, root, order, &variables);
         let named_at = |remote: provisioners::Remote| Remote {
             path: remote.path,
             names: remote.names,
@@ -212,13 +206,9 @@ impl Template {
         given.extend(order.variables.iter().map(from_pipeline));
         let environment = order.environment.iter().map(from_pipeline).collect();
         let node = section(root, "variables");
-        let variables = Variables::read(&self.source, node, given, environment, room, &mut expanded.faults);
-        for (name, _) in order.variables.iter().filter(|(name, _)| !variables.declares(name)) {
-            let message = format!("the pipeline gives the variable {}, which no template declares", quoted(name));
-            let span = node.map(|node| node.span).unwrap_or_default();
-            let fault = self.source.fault(span, "undeclared-variable", message);
-            expanded.warnings.push(fault.with_help("it changes nothing: packer passes declared variables only"));
-        }
+        let by_pipeline = order.variables.iter().map(|(name, _)| name.as_str()).collect();
+        let given = Given { values: given, by_pipeline, environment };
+        let variables = Variables::read(&self.source, node, given, room, &mut expanded.faults);
         let has_flavor = order.scope.get("vars").is_some_and(|vars| vars.get("vm_flavor").is_some());
         expanded.flavor_is_dead = has_flavor && !variables.declares(flavor);
         variables
@@ -235,6 +225,29 @@ impl Template {
         })
     }
 
+    /// Evaluates the names of builders.
+    fn call(&self, builders: &mut [Builder<'_>], variables: &Variables<'_>, expanded: &mut Expanded) {
+        for builder in builders.iter_mut().filter(|builder| builder.name.contains("{{")) {
+            let span = builder.node.get("name").map_or(builder.node.span, |node| node.span);
+            let called = render(&builder.name, Scope { variables, builder: Some(("", builder.kind)) });
+            match called.map(|called| called.text()) {
+                Ok(Ok(text)) if !text.is_open() => builder.called = text.to_string(),
+                Ok(Ok(_)) => {
+                    let fault = self.source.fault(span, "late-expression", "a builder's name must be known beforehand");
+                    expanded.faults.push(fault.with_help("`name` can't hold what changes from build to build"));
+                }
+                Ok(Err((why, help))) => {
+                    expanded.faults.push(self.source.fault(span, "template", why).with_help(help));
+                }
+                // What is wrong in a variable is said at the variable.
+                Err(trouble) if trouble.variable.is_none() => {
+                    expanded.faults.push(self.source.fault(span, "template", trouble.message).with_help(trouble.help));
+                }
+                Err(_) => {}
+            }
+        }
+    }
+
     /// The builder to be read: the only one, or the one that is named.
     fn chosen<'b, 'n>(
         &self,
@@ -244,10 +257,10 @@ impl Template {
         expanded: &mut Expanded,
     ) -> Option<&'b Builder<'n>> {
         let span = section(root, "builders").map_or(root.span, |node| node.span);
-        let names = builders.iter().map(|builder| builder.name.as_str()).collect::<Vec<_>>().join(", ");
+        let names = builders.iter().map(|builder| builder.called.as_str()).collect::<Vec<_>>().join(", ");
         let chosen = match (&order.builder, builders) {
             (Some(wanted), _) => {
-                let found = builders.iter().find(|builder| builder.name == *wanted);
+                let found = builders.iter().find(|builder| builder.called == *wanted || builder.name == *wanted);
                 if found.is_none() && !builders.is_empty() {
                     let message = format!("the template has no builder called {}", quoted(wanted));
                     let fault = self.source.fault(span, "unknown-builder", message);
@@ -296,7 +309,7 @@ impl Template {
             let help = "a failed build's machine is removed, and its log and console are archived";
             reader.fault(span, "unsupported-key", "`error-cleanup-provisioner` is not understood", help);
         }
-        let hides = |node: &Node| !matches!(&node.kind, Kind::List(items) if items.is_empty());
+        let hides = |node: &Node| matches!(&node.kind, Kind::List(items) if !items.is_empty());
         if let Some(span) = section(root, "sensitive-variables").filter(|node| hides(node)).map(|node| node.span) {
             let help = "secrets come from the configuration, by `secrets:` of a host step";
             reader.warning(span, "sensitive-variables", "the values of `sensitive-variables` stand in the log", help);
@@ -314,6 +327,15 @@ impl Template {
             reader.warning(span, "undeclared-variable", message, "packer takes it for empty, and so it is taken here");
         }
     }
+
+    /// Says what the pipeline gives, and the template neither declares nor uses.
+    fn unused(&self, reader: &mut Reader<'_>, root: &Node, order: &Order<'_>, variables: &Variables<'_>) {
+        let span = section(root, "variables").map(|node| node.span).unwrap_or_default();
+        for (name, _) in order.variables.iter().filter(|(name, _)| !variables.is_known(name)) {
+            let message = format!("the pipeline gives the variable {}, which the template does not use", quoted(name));
+            reader.warning(span, "undeclared-variable", message, "it changes nothing: take it out, or use it");
+        }
+    }
 }
 
 /// A key of the root and its value. Names are told apart as packer does, without regard to case; `null` is nothing.
@@ -329,24 +351,6 @@ fn section<'n>(root: &'n Node, name: &str) -> Option<&'n Node> {
 
 fn root_key(root: &Node, name: &str) -> Option<Span> {
     root_entry(root, name).map(|(key, _)| key.span)
-}
-
-/// The root's keys: those of packer, and comments, which begin with `_` and are texts.
-fn check_root(source: &Source, entries: &[(super::node::Key, Node)], faults: &mut Vec<Fault>) {
-    for (key, node) in entries {
-        if key.text.starts_with('_') {
-            if node.text().is_none() {
-                let fault =
-                    source.fault(node.span, "wrong-type", format!("the comment {} takes a text", quoted(&key.text)));
-                faults.push(fault.with_help("packer refuses other values of keys that begin with `_`"));
-            }
-        } else if !ROOT.iter().any(|name| name.eq_ignore_ascii_case(&key.text)) {
-            let meant = did_you_mean(&key.text, ROOT).map(|meant| format!("did you mean `{meant}`?"));
-            let fault =
-                source.fault(key.span, "unknown-key", format!("unknown key {} in a template", quoted(&key.text)));
-            faults.push(fault.with_hint(meant.unwrap_or_default()).with_help(format!("keys are {}", ROOT.join(", "))));
-        }
-    }
 }
 
 fn is_os(directory: &RepoPath) -> bool {

@@ -97,7 +97,7 @@ fn is_skipped(reader: &mut Reader<'_>, keys: &Keys, builders: &[String]) -> bool
         let span = keys.place("except");
         reader.fault(span, "only-and-except", "`only` and `except` can't stand together", "take one of them out");
     }
-    let Some((builder, _)) = reader.scope.builder else { return false };
+    let builder = reader.builder;
     match (only, except) {
         (Some(only), _) if !only.is_empty() => !only.iter().any(|name| name == builder),
         (_, Some(except)) => except.iter().any(|name| name == builder),
@@ -141,7 +141,7 @@ fn override_with(reader: &mut Reader<'_>, keys: &mut Keys, builders: &[String]) 
             reader.wrong(value.span, &key.text, "a map of keys", value);
             continue;
         };
-        if reader.scope.builder.is_some_and(|(builder, _)| builder == key.text) {
+        if reader.builder == key.text {
             over.iter().for_each(|(key, node)| lay_over(&mut keys.entries, key, node));
         }
     }

@@ -66,6 +66,32 @@ fn same_steps(kind: &str, keys: &Keys) -> String {
     }
 }
 
+/// What to do instead of a key that is not understood.
+pub(super) fn key(name: &str) -> &'static str {
+    const ACCESS: &str = " username user_id password identity_endpoint tenant_id tenant_name domain_id domain_name \
+         insecure region endpoint_type cacert cert key token application_credential_name application_credential_id \
+         application_credential_secret cloud openstack_provider ";
+    const NETWORK: &str = " floating_ip_network instance_floating_ip_net floating_ip reuse_ips ports \
+         network_discovery_cidrs floating_ip_pool use_floating_ip rackconnect_wait availability_zone ";
+    let begins = |starts: &[&str]| starts.iter().any(|start| name.starts_with(start));
+    let is_in = |words: &str| words.contains(&format!(" {name} "));
+    if is_in(ACCESS) {
+        "clouds and their credentials belong into the configuration, as a driver; take it out"
+    } else if is_in(NETWORK) {
+        "how a machine is reached is the driver's; take it out"
+    } else if begins(&["ssh_", "winrm_"]) {
+        "guests are reached by SSH with a key that the build makes; take it out"
+    } else if begins(&["boot_", "http_", "floppy_", "cd_", "cdrom_"]) {
+        "machines boot from disk images, not from installers: name one in `boot.image`, or make it with a recipe"
+    } else if begins(&["image_"]) {
+        "the snapshot stage publishes, with the name, properties and minimum that it says"
+    } else if begins(&["user_data", "metadata", "instance_metadata", "config_drive"]) {
+        "what a machine must find at its first boot stands in `boot.changes`"
+    } else {
+        "it has an effect on the image; take it out, or say the same in other steps"
+    }
+}
+
 /// Says every post-processor that would run for the builder.
 pub(super) fn post_processors(reader: &mut Reader<'_>, node: &Node, builders: &[String]) {
     let items = match &node.kind {
@@ -81,26 +107,23 @@ pub(super) fn post_processors(reader: &mut Reader<'_>, node: &Node, builders: &[
 }
 
 fn post_processor(reader: &mut Reader<'_>, item: &Node, builders: &[String]) {
-    let (kind, span) =
-        match &item.kind {
-            Kind::Map(entries) => {
-                let keys = Keys { what: String::new(), span: item.span, entries: entries.clone() };
-                let [only, except] =
-                    ["only", "except"].map(|name| names(reader, &keys, name, builders).unwrap_or_default());
-                let builder = reader.scope.builder.map(|(builder, _)| builder.to_owned());
-                let is_skipped = builder.is_some_and(|builder| {
-                    if only.is_empty() { except.contains(&builder) } else { !only.contains(&builder) }
-                });
-                if is_skipped {
-                    return;
-                }
-                match item.get("type") {
-                    Some(node) => (node.text().unwrap_or_default().to_owned(), node.span),
-                    None => (String::new(), item.span),
-                }
+    let (kind, span) = match &item.kind {
+        Kind::Map(entries) => {
+            let keys = Keys { what: String::new(), span: item.span, entries: entries.clone() };
+            let [only, except] =
+                ["only", "except"].map(|name| names(reader, &keys, name, builders).unwrap_or_default());
+            let is_named = |names: &[String]| names.iter().any(|name| name == reader.builder);
+            let is_skipped = if only.is_empty() { is_named(&except) } else { !is_named(&only) };
+            if is_skipped {
+                return;
             }
-            _ => (item.text().unwrap_or_default().to_owned(), item.span),
-        };
+            match item.get("type") {
+                Some(node) => (node.text().unwrap_or_default().to_owned(), node.span),
+                None => (String::new(), item.span),
+            }
+        }
+        _ => (item.text().unwrap_or_default().to_owned(), item.span),
+    };
     let help = match kind.as_str() {
         "vagrant" | "vagrant-cloud" => "images are published to the catalogue, not as Vagrant boxes",
         "manifest" | "checksum" | "artifice" => {
@@ -126,15 +149,14 @@ pub(super) fn function(name: &str, piece: &str) -> Trouble {
             "secrets come from the configuration, by `secrets:` of a host step; templates can't fetch them"
         }
         "build" => "what packer's builder knows of its machine is not known when a template is read",
-        "packer_version" => "packer is not run, so it has no version",
         "sed" => "packer knows it no more; use `replace` or `replace_all`",
         "clean_resource_name" | "clean_image_name" | "clean_ami_name" => "it belongs to a builder of another cloud",
         "range" | "with" | "define" | "template" | "block" => {
             "of Go's control words only `if`, `else` and `end` are understood: write it out"
         }
         _ => {
-            "known are user, env, build_name, build_type, template_dir, pwd, isotime, timestamp, uuid, upper, lower, \
-              split, replace, replace_all, if, eq, ne, not, and, or"
+            "known are user, env, build_name, build_type, template_dir, pwd, packer_version, isotime, strftime, timestamp, \
+             uuid, upper, lower, split, replace, replace_all, print, printf, len, if, eq, ne, lt, le, gt, ge, not, and, or"
         }
     };
     Trouble::new(piece, format!("the template function {} is not understood", quoted(name)), help)

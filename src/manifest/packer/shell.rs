@@ -65,6 +65,7 @@ pub(super) fn read(reader: &mut Reader<'_>, keys: &Keys) -> Option<Gives> {
 }
 
 fn actions(reader: &mut Reader<'_>, keys: &Keys, laid: &Laid) -> Option<Vec<Made>> {
+    let before = reader.wrongs();
     let inline = reader.texts(keys, "inline").filter(|lines| !lines.is_empty());
     let script = reader.text(keys, "script");
     let scripts = reader.texts(keys, "scripts").filter(|scripts| !scripts.is_empty());
@@ -84,10 +85,7 @@ fn actions(reader: &mut Reader<'_>, keys: &Keys, laid: &Laid) -> Option<Vec<Made
             None
         }
         (None, []) => {
-            let broken = ["inline", "script", "scripts"].iter().any(|name| keys.get(name).is_some());
-            let is_empty =
-                |node: &super::super::node::Node| matches!(&node.kind, Kind::List(items) if items.is_empty());
-            if !broken || keys.get("inline").is_some_and(|(_, node)| is_empty(node)) {
+            if reader.wrongs() == before {
                 let help = "give it `inline`, `script` or `scripts`";
                 reader.fault(keys.span, "missing-key", format!("{} says nothing to run", keys.what), help);
             }
@@ -135,13 +133,6 @@ fn laid(reader: &mut Reader<'_>, keys: &Keys) -> Option<Laid> {
     let folder = reader.plain(keys, "remote_folder").map_or_else(|| "/tmp".to_owned(), |(text, _)| text);
     let file = reader.plain(keys, "remote_file").map_or_else(|| "factoryd-script.sh".to_owned(), |(text, _)| text);
     let to = reader.plain(keys, "remote_path").map_or_else(|| format!("{folder}/{file}"), |(text, _)| text);
-    for name in ["remote_path", "remote_folder"] {
-        let is_relative = |text: &str| !text.starts_with('/');
-        if keys.get(name).is_some() && (is_relative(&to) || is_relative(&folder)) {
-            let help = "where the login user's files lie is not known before the guest is: `/tmp/…`";
-            reader.fault(keys.place(name), "bad-path", format!("`{name}` takes an absolute path in the guest"), help);
-        }
-    }
     if to != "/tmp/factoryd-script.sh" {
         reader.count("remote_path", &Value::String(to.clone()));
     }

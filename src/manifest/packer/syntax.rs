@@ -33,8 +33,10 @@ pub(super) fn trims(inside: &str) -> (&str, bool, bool) {
     }
 }
 
-pub(super) fn is_comment(inside: &str) -> bool {
-    let inside = inside.trim();
+/// Whether this is a comment: it must stand right behind `{{` and before `}}`, but for the blank of a `-`.
+pub(super) fn is_comment(inside: &str, trims_before: bool, trims_after: bool) -> bool {
+    let inside = if trims_before { inside.strip_prefix(char::is_whitespace).unwrap_or(inside) } else { inside };
+    let inside = if trims_after { inside.strip_suffix(char::is_whitespace).unwrap_or(inside) } else { inside };
     inside.starts_with("/*") && inside.ends_with("*/")
 }
 

@@ -451,7 +451,6 @@ fn what_is_not_understood_is_named_with_its_key_and_line() {
     images/build.packer.json:10:7: the key `user_data_file` of the builder `openstack` is not understood yet
     images/build.packer.json:11:7: unknown key `flavour` in the builder `openstack`
     images/build.packer.json:12:23: the communicator `winrm` is not understood
-    images/build.packer.json:16:35: `inline`: `isotime` gives another value in every build
     images/build.packer.json:17:7: unknown key `execute_comand` in the provisioner `shell`
     images/build.packer.json:18:34: the path `../../outside.sh` leaves the repository
     images/build.packer.json:19:24: `inline` can't stand with a script
@@ -577,8 +576,142 @@ fn a_pipeline_names_a_template_with_variables_and_environment() {
     assert_eq!(steps[2].network, crate::domain::pipeline::Network::None);
     assert_eq!(
         warned(&forest),
-        ["packer/x.json:2:16: the pipeline gives the variable `more`, which no template declares"]
+        ["packer/x.json:2:16: the pipeline gives the variable `more`, which the template does not use"]
     );
+}
+
+#[test]
+fn what_the_pipeline_gives_needs_no_declaration() {
+    let line = r#"{ "type": "shell", "inline": ["echo {{ user `release` }}"] }"#;
+    let pipeline = "version: 1\nbundles: [images/*]\nstages:\n  - boot: { image: x, user: root }\n  - provision:\n      \
+                    steps: [{ packer: { file: images/build.packer.json, vars: { release: \"12\" } } }]\n";
+    let forest = forest(&with(line)).with("pipelines/p.yml", pipeline);
+    let Action::Shell { text, .. } = &steps_of(&forest)[0].action else { panic!("lines") };
+    assert_eq!(text.to_string(), "echo 12");
+    let warned = warned(&forest).into_iter().filter(|line| line.contains("release")).collect::<Vec<_>>();
+    assert_eq!(warned, Vec::<String>::new());
+}
+
+#[test]
+fn times_and_ids_wait_for_the_build_and_count_as_text() {
+    let line = |line: &str| with(&format!(r#"{{ "type": "shell", "inline": ["{line}"] }}"#));
+    let text = |template: &str| match steps(template).remove(0).action {
+        Action::Shell { text, .. } => text.to_string(),
+        other => panic!("no shell: {other:?}"),
+    };
+    assert_eq!(text(&line("echo {{ timestamp }} {{uuid}}")), "echo {{ build.timestamp }} {{ build.uuid }}");
+    assert_eq!(
+        text(&line(r#"date {{ isotime \"20060102\" }}"#)),
+        "date {{ build.utc-year }}{{ build.utc-month }}{{ build.utc-day }}"
+    );
+    assert!(
+        text(&line("{{isotime}}")).ends_with("T{{ build.utc-hour }}:{{ build.utc-minute }}:{{ build.utc-second }}Z")
+    );
+    assert_eq!(changed(&forest(&line("x {{ isotime }}")), &forest(&line("x {{ isotime }}"))), [""; 0]);
+    assert_eq!(changed(&forest(&line("x {{ isotime }}")), &forest(&line("x {{ isotime `2006` }}"))), ["provision"]);
+    // Where something must be known beforehand, a time can't stand.
+    let path = with(r#"{ "type": "shell", "script": "{{ timestamp }}.sh" }"#);
+    assert_eq!(told(&path), ["images/build.packer.json:5:30: `script` must be known before a build begins"]);
+}
+
+#[test]
+fn functions_of_go_give_what_go_gives() {
+    let said = |text: &str| {
+        let line = format!(r#"{{ "type": "shell", "inline": ["{}"] }}"#, text.replace('"', "\\\""));
+        match steps(&with(&line)).remove(0).action {
+            Action::Shell { text, .. } => text.to_string(),
+            other => panic!("no shell: {other:?}"),
+        }
+    };
+    // Asked of packer 1.6.6.
+    for (text, expected) in [
+        ("{{ printf `%s-%d` `a` 3 }}", "a-3"),
+        ("{{ printf \"%05d|%-4s|%4s|%v|%%\" 7 `a` `b` 3 }}", "00007|a   |   b|3|%"),
+        ("{{ user `a` | printf `%s!` }}", "b!"),
+        ("{{ print `a` `b` 1 2 }}", "ab1 2"),
+        ("{{ println `x` 1 }}", "x 1\n"),
+        ("{{ len `abc` }}", "3"),
+        ("{{ lt 1 2 }} {{ gt 1 2 }} {{le 2 2}} {{ge `a` `b`}}", "true false true false"),
+        ("{{ packer_version }}", "1.6.6"),
+        ("{{/* c */}}a{{- /* c */ -}} b", "ab"),
+    ] {
+        assert_eq!(said(text), expected, "{text}");
+    }
+    let told = |text: &str| told(&with(&format!(r#"{{ "type": "shell", "inline": ["{text}"] }}"#))).join("\n");
+    assert!(
+        told("{{ printf `%d` `a` }}").ends_with("`%d` is not understood here"),
+        "{}",
+        told("{{ printf `%d` `a` }}")
+    );
+    assert!(told("{{ printf `%99999d` 1 }}").ends_with("`%99999` is no width of a value"));
+    assert!(told("{{ printf `%s` }}").ends_with("`%s` has no value"));
+    assert!(told("{{ /* c */ }}").ends_with("`/` is not understood in an expression"));
+}
+
+#[test]
+fn builders_are_called_what_their_names_come_to() {
+    let template = r#"{
+  "variables": { "release": "12", "bundle_path": "" },
+  "builders": [
+    { "type": "qemu", "name": "debian-{{ user `release` }}" },
+    { "type": "qemu", "name": "other" }
+  ],
+  "provisioners": [
+    { "type": "shell", "inline": ["{{ build_name }}"], "only": ["debian-{{ user `release` }}"] },
+    { "type": "shell", "inline": ["x"], "only": ["other"] }
+  ]
+}"#;
+    let vars = [VARS, "packer_builder: debian-12\n"].concat();
+    let steps = steps_of(&forest(template).with("images/bundle-web/build-vars.yml", &vars));
+    assert_eq!(steps.len(), 1);
+    let Action::Shell { text, laid: Some(laid) } = &steps[0].action else { panic!("lines") };
+    assert_eq!(text.to_string(), "debian-12");
+    assert!(laid.command.to_string().contains("PACKER_BUILD_NAME='debian-12'"), "{}", laid.command);
+    let timed = template.replace("user `release` }}\" }", "isotime }}\" }");
+    let told = told_of(&forest(&timed).with("images/bundle-web/build-vars.yml", &vars));
+    let late = "images/build.packer.json:4:31: a builder's name must be known beforehand";
+    assert!(told.iter().any(|line| line == late), "{told:?}");
+}
+
+#[test]
+fn what_packer_refuses_is_refused() {
+    let shell = |keys: &str| told(&with(&format!("{{ \"type\": \"shell\", {keys} }}"))).join("\n");
+    for nothing in [r#""inline": """#, r#""inline": []"#, r#""script": """#, r#""scripts": []"#] {
+        assert!(shell(nothing).ends_with("the provisioner `shell` says nothing to run"), "{}", shell(nothing));
+    }
+    assert!(shell(r#""Inline": ["x"]"#).contains("unknown key `Inline` in the provisioner `shell`"));
+    assert!(shell(r#""inline": ["x"], "Only": ["cloud"]"#).contains("unknown key `Only` in the provisioner `shell`"));
+    let file = |keys: &str| told(&with(&format!("{{ \"type\": \"file\", {keys} }}"))).join("\n");
+    assert!(file(r#""source": "x", "destination": """#).ends_with("the provisioner `file` lacks `destination`"));
+    assert!(file(r#""source": "", "destination": "/x""#).ends_with("the provisioner `file` lacks `source`"));
+    let root = |key: &str| told(&with("").replacen('{', &format!("{{ {key},"), 1)).join("\n");
+    assert!(root(r#""description": 5"#).ends_with("`description` takes a text"));
+    assert!(root(r#""sensitive-variables": "a""#).ends_with("`sensitive-variables` takes a list of names"));
+    assert!(root(r#""min_packer_version": "x""#).ends_with("takes a version such as `1.6.0`"));
+    let newer = root(r#""min_packer_version": "1.7.0""#);
+    assert!(newer.ends_with("the template asks for packer `1.7.0`, and is read as 1.6.6 reads it"), "{newer}");
+    assert_eq!(root(r#""min_packer_version": "1.6""#), "");
+}
+
+#[test]
+fn everything_that_is_missing_is_said_at_once() {
+    let template = with(
+        r#"{ "type": "shell", "scripts": ["one.sh",
+  "two.sh", "bundle-web/three.sh"] },
+{ "type": "file", "source": "four", "destination": "/opt/" }"#,
+    );
+    let at = "images/build.packer.json";
+    let expected = [
+        format!("{at}:5:32: `images/one.sh` is missing"),
+        format!("{at}:6:3: `images/two.sh` is missing"),
+        format!("{at}:6:13: `images/bundle-web/three.sh` is missing"),
+        format!("{at}:7:29: `images/four` is missing"),
+    ];
+    assert_eq!(told(&template), expected);
+    let there = forest(&template).with("images/bundle-web/three.sh", "true\n");
+    assert_eq!(told_of(&there).len(), 3);
+    let reason = only(&there).verdict.expect_err("unbuildable").reason;
+    assert_eq!(reason, "`images/one.sh` is missing, and 2 more");
 }
 
 /// The stages that a change does again.

@@ -13,7 +13,7 @@ use crate::domain::value::Value;
 #[derive(Debug, Default)]
 pub(super) struct Variables<'n> {
     declared: HashMap<&'n str, Declared<'n>>,
-    /// What is given from outside; only for declared variables.
+    /// What is given from outside: for declared variables, and whatever the pipeline gives by name.
     given: HashMap<String, Rendered>,
     /// What the pipeline gives as environment.
     environment: HashMap<String, Rendered>,
@@ -24,6 +24,18 @@ pub(super) struct Variables<'n> {
     room: Cell<usize>,
     /// Variables that are used and declared nowhere: packer takes them for empty.
     pub(super) undeclared: RefCell<Vec<String>>,
+    /// Variables that are declared nowhere and used all the same, since the pipeline gives them.
+    used: RefCell<Vec<String>>,
+}
+
+/// What variables are given from outside.
+pub(super) struct Given<'g> {
+    /// Their values; a later one wins.
+    pub(super) values: Vec<(String, Rendered)>,
+    /// Those that the pipeline gives: packer takes what it is given whether the template declares it or not.
+    pub(super) by_pipeline: Vec<&'g str>,
+    /// What the pipeline gives as environment.
+    pub(super) environment: Vec<(String, Rendered)>,
 }
 
 #[derive(Debug)]
@@ -37,12 +49,11 @@ impl<'n> Variables<'n> {
     pub(super) fn read(
         source: &Source,
         node: Option<&'n Node>,
-        given: Vec<(String, Rendered)>,
-        environment: Vec<(String, Rendered)>,
+        given: Given<'_>,
         room: usize,
         faults: &mut Vec<Fault>,
     ) -> Self {
-        let environment = environment.into_iter().collect();
+        let environment = given.environment.into_iter().collect();
         let mut variables = Self { environment, room: Cell::new(room), ..Self::default() };
         let entries = match node.map(|node| (&node.kind, node.span)) {
             None => &[][..],
@@ -65,8 +76,8 @@ impl<'n> Variables<'n> {
             };
             variables.declared.insert(&key.text, Declared { span: key.span, value });
         }
-        for (name, value) in given {
-            if variables.declared.contains_key(name.as_str()) {
+        for (name, value) in given.values {
+            if variables.declared.contains_key(name.as_str()) || given.by_pipeline.contains(&name.as_str()) {
                 variables.given.insert(name, value);
             }
         }
@@ -77,6 +88,11 @@ impl<'n> Variables<'n> {
     /// Whether the template declares a variable.
     pub(super) fn declares(&self, name: &str) -> bool {
         self.declared.contains_key(name)
+    }
+
+    /// Whether the template declares a variable, or uses it.
+    pub(super) fn is_known(&self, name: &str) -> bool {
+        self.declares(name) || self.used.borrow().iter().any(|used| used == name)
     }
 
     /// What expressions may still expand to.
@@ -128,6 +144,9 @@ impl<'n> Variables<'n> {
             return known.clone();
         }
         if let Some(given) = self.given.get(name) {
+            if !self.declares(name) {
+                self.used.borrow_mut().push(name.to_owned());
+            }
             return Ok(given.clone());
         }
         let Some(declared) = self.declared.get(name) else {
