@@ -36,9 +36,10 @@ pub(super) fn look(tree: &Directory, bundle: &BundleReading) -> Result<Looked, F
     let directory = bundle.path.join(render.templates.as_bytes()).unwrap_or_else(|| bundle.path.clone());
     let mut found = rendered(tree, &directory, &render)?;
     found.extend(render::statics(tree, &directory).unwrap_or_default());
-    match render.lint {
-        Lint::Error => looked.faults = found,
-        Lint::Warn => looked.warnings.extend(found),
+    // Where results can't be told apart, nothing of the bundle is rendered, whatever the pipeline says of lint.
+    let is_fault = |fault: &Fault| render.lint == Lint::Error || fault.code == render::BAD_NAME;
+    for fault in found {
+        if is_fault(&fault) { looked.faults.push(fault) } else { looked.warnings.push(fault) }
     }
     Ok(looked)
 }

@@ -65,11 +65,14 @@ pub fn in_template(tree: &dyn Tree, directory: &RepoPath, result: &Rendered) -> 
     result.warnings.iter().map(of_template).collect()
 }
 
+/// The word of a result without a name of its own.
+pub const BAD_NAME: &str = "output-name";
+
 /// The word of a failure among faults.
 pub(super) fn word(code: Code) -> &'static str {
     match code {
         Code::Unreadable => "output-unreadable",
-        Code::Name => "output-name",
+        Code::Name => BAD_NAME,
         Code::Syntax => "output-syntax",
         Code::NotNative => "output-not-native",
         Code::Refused => "output-refused",

@@ -28,7 +28,7 @@ use crate::domain::template::{Answer, Handed};
 use crate::domain::tree::Tree;
 use crate::manifest::fault::{Fault, Span};
 
-pub use lint::{in_template, statics};
+pub use lint::{BAD_NAME, in_template, statics};
 pub use variables::{Stamp, Variables};
 pub use write::{WriteError, write_all};
 
