@@ -25,6 +25,9 @@ const RESULTS: &str = "out";
 /// How long Ansible may take to start, before the templates' own time begins. It needs less than a second; a host
 /// that builds on all its processors can need ten times as long, which no template must pay for.
 const START_WITHIN: Duration = Duration::from_secs(60);
+/// How many times as long the templates may take by the clock as of a processor's time: where more programs run than there
+/// are processors, each waits for its turn.
+const PATIENCE: u32 = 6;
 /// What the process of one template may have: room for a result of 64 MiB in the forms it goes through.
 const MEMORY: u64 = 768 << 20;
 /// What is read of an answer's words.
@@ -34,7 +37,7 @@ const PLAY: &str = r#"[{"hosts": "localhost", "gather_facts": false, "tasks": [{
 /// How long the whole run may take.
 pub(crate) fn within(handed: &Handed) -> Duration {
     // The plugin ends what is late; the rest is for the end of Ansible itself.
-    START_WITHIN + handed.time
+    START_WITHIN + handed.time * PATIENCE
 }
 
 /// Lays the templates into `src`, and what Ansible is told into `run`.
@@ -70,6 +73,7 @@ fn control(handed: &Handed, place: &Place) -> [(&'static str, String); 6] {
         "results": place.src.join(RESULTS),
         "wanted": names.collect::<Vec<_>>(),
         "seconds": handed.time.as_secs_f64(),
+        "patience": PATIENCE,
         "first_seconds": handed.first_slice.as_secs_f64(),
         "output": handed.output,
         "memory": MEMORY,
@@ -164,5 +168,54 @@ impl LineSink for Complaint {
         if !text.is_empty() && kept.as_deref().is_none_or(|old| !is_error(old)) {
             *kept = Some(text.chars().take(500).collect());
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    /// What stands for Ansible: the task's source says in Python what rendering it does.
+    const STUB: &str = "class ActionModule:\n    def run(self, tmp=None, task_vars=None):\n        \
+                        exec(open(self._task.args['src']).read())\n        open(self._task.args['dest'], 'w').write('x')\n        \
+                        return {}\n";
+    const DRIVER: &str = "import factoryd_templates as ours, types\nmodule = ours.ActionModule()\nmodule._task = \
+                          types.SimpleNamespace(args={})\nmodule.run(None, {})\n";
+
+    /// What becomes of templates that have half a second of a processor's time, and three by the clock.
+    fn become_of(sources: &[&str]) -> Vec<String> {
+        let scratch = tempfile::tempdir().expect("a directory");
+        let put = |name: &str, text: &str| {
+            let path = scratch.path().join(name);
+            std::fs::create_dir_all(path.parent().expect("a parent")).expect("a directory");
+            std::fs::write(path, text).expect("a file");
+        };
+        put("ansible/plugins/action/template.py", STUB);
+        put("factoryd_templates.py", include_str!("templates/factoryd_templates.py"));
+        put("driver.py", DRIVER);
+        put("out/kept", "");
+        sources.iter().enumerate().for_each(|(at, source)| put(&format!("in/{at}"), source));
+        let order = serde_json::json!({
+            "sources": scratch.path().join("in"),
+            "results": scratch.path().join("out"),
+            "wanted": (0..sources.len()).map(|at| at.to_string()).collect::<Vec<_>>(),
+            "seconds": 0.5, "first_seconds": 0.25, "patience": 6, "output": 1 << 20, "memory": 1_u64 << 30,
+        });
+        put("order.json", &order.to_string());
+        let done = Command::new("python3").arg("driver.py").current_dir(scratch.path()).output().expect("python");
+        assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+        let kind = |at: usize| {
+            let text = std::fs::read_to_string(scratch.path().join(format!("out/{at}.json"))).expect("an answer");
+            let said: super::Said = serde_json::from_str(&text).expect("an answer");
+            said.kind
+        };
+        (0..sources.len()).map(kind).collect()
+    }
+
+    #[test]
+    fn a_template_is_late_by_what_it_uses_and_not_by_how_long_it_waits() {
+        let waits = "import time; time.sleep(0.7)";
+        assert_eq!(become_of(&[waits, "while True: pass", ""]), ["done", "late", "done"]);
+        assert_eq!(become_of(&["import time; time.sleep(600)", ""]), ["late", "done"]);
     }
 }
