@@ -14,6 +14,10 @@ use crate::machine::ssh::SshSession;
 
 /// What is run in a guest to remove its identity.
 const SEAL: &str = include_str!("seal.sh");
+/// What is run in a guest to shut it down.
+const POWEROFF: &str = include_str!("poweroff.sh");
+/// The code of [`POWEROFF`] in a guest that has nothing to shut it down with.
+const CANT: i32 = 3;
 /// How long a guest may take to shut down. systemd gives a service that hangs 90 seconds before it kills it.
 const SHUTDOWN: Duration = Duration::from_secs(150);
 /// How long is waited for QEMU's end before a lost connection is explained.
@@ -58,12 +62,7 @@ impl QemuMachine {
     }
 
     async fn remove_identity(&self, lines: &Lines, wait: &Wait) -> Result<(), PortError> {
-        let quoted = format!("'{}'", SEAL.replace('\'', r"'\''"));
-        let command = match self.access.user.as_str() {
-            "root" => format!("exec /bin/sh -c {quoted}"),
-            _ => format!("exec sudo -n /bin/sh -c {quoted}"),
-        };
-        match self.guest.run(&command, &[], lines, wait).await? {
+        match self.guest.run(&self.as_root(SEAL), &[], lines, wait).await? {
             exit if exit.is_success() => Ok(()),
             exit => Err(PortError::failed(format!("sealing failed in the guest: {exit}")).help(
                 "its output is in the log; a user other than root needs `sudo` without a password until the end",
@@ -71,14 +70,26 @@ impl QemuMachine {
         }
     }
 
+    /// The command that has root's shell run a script.
+    fn as_root(&self, script: &str) -> String {
+        let quoted = format!("'{}'", script.replace('\'', r"'\''"));
+        match self.access.user.as_str() {
+            "root" => format!("exec /bin/sh -c {quoted}"),
+            _ => format!("exec sudo -n /bin/sh -c {quoted}"),
+        }
+    }
+
     async fn shut_down(&self, lines: &Lines, wait: &Wait) -> Result<(), PortError> {
-        let sudo = if self.access.user == "root" { "" } else { "sudo -n " };
-        let command = format!("exec {sudo}systemctl poweroff");
         // The connection may break before the answer comes: only QEMU's end tells whether it worked.
-        if let Err(error) = self.guest.session.run(&command, &[], lines, wait).await
-            && matches!(error.kind, PortErrorKind::Cancelled | PortErrorKind::TimedOut)
-        {
-            return Err(error);
+        match self.guest.session.run(&self.as_root(POWEROFF), &[], lines, wait).await {
+            Err(error) if matches!(error.kind, PortErrorKind::Cancelled | PortErrorKind::TimedOut) => {
+                return Err(error);
+            }
+            Ok(Exit::Code(CANT)) => {
+                let error = PortError::failed("the guest has nothing to shut it down with");
+                return Err(error.help("it needs `systemctl`, `shutdown` or `poweroff` that root can run"));
+            }
+            _ => {}
         }
         let ended = wait.within(SHUTDOWN).run("shutting the guest down", self.guest.vm.ended()).await;
         ended.map_err(|error| error.help(self.guest.vm.console.last()))?;
@@ -192,5 +203,44 @@ impl Guest for QemuGuest {
             Ok(()) => Ok(()),
             Err(error) => Err(self.explain(error, "the copying of files").await),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+    use std::process::Command;
+
+    use super::*;
+
+    /// What the script calls in a guest with these programs, and its code; `true` where a program works.
+    fn shut_down_with(programs: &[(&str, bool)]) -> (String, Option<i32>) {
+        const SBIN: &str = ":/usr/local/sbin:/usr/sbin:/sbin";
+        // The programs of the host must not be found: they would shut it down.
+        assert!(POWEROFF.contains(SBIN), "the directories are taken out of the script");
+        let script = POWEROFF.replace(SBIN, "");
+        let guest = tempfile::tempdir().expect("a directory");
+        for (name, works) in programs {
+            let path = guest.path().join(name);
+            let text = format!("#!/bin/sh\necho {name} \"$@\"\nexit {}\n", i32::from(!works));
+            std::fs::write(&path, text).expect("a program");
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).expect("its mode");
+        }
+        let mut command = Command::new("/bin/sh");
+        let done = command.args(["-c", &script]).env_clear().env("PATH", guest.path()).output().expect("a shell");
+        (String::from_utf8_lossy(&done.stdout).into_owned(), done.status.code())
+    }
+
+    #[test]
+    fn a_guest_is_shut_down_by_what_it_has_for_that() {
+        let done = |said: &str| (said.to_owned(), Some(0));
+        assert_eq!(shut_down_with(&[("systemctl", true), ("shutdown", true)]), done("systemctl poweroff\n"));
+        assert_eq!(shut_down_with(&[("shutdown", true), ("poweroff", true)]), done("shutdown -h -P now\n"));
+        assert_eq!(shut_down_with(&[("poweroff", true)]), done("poweroff \n"));
+        // A systemctl that has no systemd to talk to.
+        let (said, code) = shut_down_with(&[("systemctl", false), ("poweroff", true)]);
+        assert_eq!((said.as_str(), code), ("systemctl poweroff\npoweroff \n", Some(0)));
+        let (said, code) = shut_down_with(&[]);
+        assert!(said.starts_with("E: neither systemctl nor shutdown") && code == Some(CANT), "{said} {code:?}");
     }
 }

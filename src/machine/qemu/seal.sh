@@ -21,7 +21,8 @@ rm -rf /var/log/journal/* /run/log/journal/*
 for log in /var/log/wtmp /var/log/btmp /var/log/lastlog; do
   if [ -e "$log" ]; then : > "$log"; fi
 done
-rm -rf /var/lib/dhcp/*.leases /var/lib/systemd/network/* /var/lib/systemd/timesync/clock
+rm -f /etc/udev/rules.d/70-persistent-net.rules
+rm -rf /var/lib/dhcp/*.leases /var/lib/dhclient/*.leases* /var/lib/systemd/network/* /var/lib/systemd/timesync/clock
 
 # Freed blocks are given back, so that the image does not hold what was deleted.
 sync
