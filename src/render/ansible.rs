@@ -44,7 +44,12 @@ impl Open {
     pub(super) fn unable(self, why: &str, help: &str) -> super::Failed {
         let stop = match self.stop {
             Some(mut stop) => {
-                if stop.code == Code::NotNative {
+                if stop.code == Code::Syntax {
+                    // Nobody has said that it is wrong: Ansible reads what is not read here.
+                    stop.message = format!("it can't be read natively ({})", stop.message);
+                }
+                if matches!(stop.code, Code::NotNative | Code::Syntax) {
+                    stop.code = Code::NotNative;
                     stop.message = format!("{}, and Ansible can't be asked: {why}", stop.message);
                     help.clone_into(&mut stop.help);
                 }

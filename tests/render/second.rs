@@ -137,11 +137,17 @@ fn all_results_together_may_have_64_mib() {
 
 #[test]
 fn without_ansible_a_template_is_refused_by_its_construct() {
-    let begun = templates(&["{% include 'included.j2' %}", "{{ name }}"]).begin(&variables(), Engines::Auto);
+    let sources = ["{% include 'included.j2' %}", "{{ name }}", "{% do [] %}"];
+    let begun = templates(&sources).begin(&variables(), Engines::Auto);
     let outcome = begun.finish_without("ansible-playbook is not installed", "install it");
     assert_eq!(outcome.rendered.len(), 2);
     let messages: Vec<&str> = outcome.failed.iter().map(|failed| failed.message.as_str()).collect();
     let expected = "`include` is not known to render as Ansible does, and Ansible can't be asked: ansible-playbook is not \
                     installed";
     assert_eq!(messages[0], expected);
+    // What can't even be parsed here is nothing that is known to be wrong.
+    assert!(outcome.failed.iter().all(|failed| failed.code == Code::NotNative), "{:?}", outcome.failed);
+    let unread = "it can't be read natively (expected call expression in call block, got list literal), and Ansible can't be \
+                  asked: ansible-playbook is not installed";
+    assert_eq!(messages[1], unread);
 }
