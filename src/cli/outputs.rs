@@ -65,3 +65,39 @@ fn rendered(tree: &Directory, directory: &RepoPath, render: &Render) -> Result<V
     }
     Ok(faults)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::id::RepoName;
+    use crate::manifest::{Cache, read};
+
+    #[test]
+    fn results_that_share_a_name_are_faults_whatever_is_said_of_lint() {
+        let root = tempfile::tempdir().expect("a directory");
+        let put = |name: &str, text: &str| {
+            let path = root.path().join(name);
+            std::fs::create_dir_all(path.parent().expect("a parent")).expect("a directory");
+            std::fs::write(path, text).expect("a file");
+        };
+        put("images/bundle-web/build-vars.yml", "bundle:\n  name: bundle-web\n  img_base: debian-12\n");
+        put("images/bundle-web/ansible/bootstrap.yml", "- hosts: all\n");
+        put("images/bundle-web/output/a.yml.j2", "a: 1\n");
+        let looked = || {
+            let tree = Directory::open(root.path()).expect("the directory");
+            let reading = read(&tree, &RepoName::from("factory"), &Cache::default()).expect("a reading");
+            let looked = look(&tree, &reading.bundles[0]).map_err(|_| ()).expect("a look");
+            looked.faults.iter().map(ToString::to_string).collect::<Vec<_>>()
+        };
+        assert_eq!(looked(), Vec::<String>::new());
+        put("images/bundle-web/output/a.yml.hbs", "a: 1\n");
+        put("images/bundle-web/output/.j2", "a: 1\n");
+        assert_eq!(
+            looked(),
+            [
+                "images/bundle-web/output/.j2:1:1: its result would be called ``",
+                "images/bundle-web/output/a.yml.j2:1:1: its result, a.yml, is also that of a.yml.hbs",
+            ]
+        );
+    }
+}

@@ -472,3 +472,32 @@ fn a_bomb_of_directories_is_refused() {
     let Err(why) = &reading.bundles[0].verdict else { panic!("refused") };
     assert!(["more than 100000 files", "more than 64 deep"].iter().any(|limit| why.reason.contains(limit)), "{why:?}");
 }
+
+#[test]
+fn what_a_pipeline_says_in_vain_is_warned_of() {
+    let pipeline = "version: 1\nbundles: [images/*]\nstages:\n  - boot: { image: debian-12, user: root, disk: 30GiB }\n  - \
+                    snapshot: { name: x, min_disk: 20 }\narchive:\n  - packer.latest.log\n  - \"images/target/{{ \
+                    build.directory }}/output/*\"\n  - output/*\n  - reports/*.xml\n  - \"*.log\"\n  - packer.log\n  - \
+                    images/target/other/output/*\n";
+    let vars = "bundle:\n  name: bundle-web\n  img_base: debian-12\n";
+    let forest = Forest::new(&[("pipelines/p.yml", pipeline), ("images/bundle-web/build-vars.yml", vars)]);
+    let warned = |forest: &Forest| {
+        let warnings = bundle(forest, "images/bundle-web").warnings.clone();
+        warnings.iter().map(ToString::to_string).collect::<Vec<_>>()
+    };
+    assert_eq!(
+        warned(&forest),
+        [
+            "pipelines/p.yml:5:36: the machine's disk is of 30 GiB, and the image says that 20 GiB are enough",
+            "pipelines/p.yml:9:5: no file of a build lies under `output/*`",
+            "pipelines/p.yml:12:5: no file of a build lies under `packer.log`",
+            "pipelines/p.yml:13:5: no file of a build lies under `images/target/other/output/*`",
+            "pipelines/p.yml:4:20: no bundle of this repository is called `debian-12`",
+        ]
+    );
+    assert_eq!(warned(&forest.with("pipelines/p.yml", &pipeline.replace("min_disk: 20", "min_disk: 30"))).len(), 4);
+    // What the built-in pipeline boots, the vars say.
+    let builtin = forest.without("pipelines/p.yml").with("images/bundle-web/ansible/bootstrap.yml", "- hosts: all\n");
+    let said = "images/bundle-web/build-vars.yml:3:3: no bundle of this repository is called `debian-12`";
+    assert_eq!(warned(&builtin), [said]);
+}

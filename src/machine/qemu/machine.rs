@@ -236,10 +236,10 @@ mod tests {
         let done = |said: &str| (said.to_owned(), Some(0));
         assert_eq!(shut_down_with(&[("systemctl", true), ("shutdown", true)]), done("systemctl poweroff\n"));
         assert_eq!(shut_down_with(&[("shutdown", true), ("poweroff", true)]), done("shutdown -h -P now\n"));
-        assert_eq!(shut_down_with(&[("poweroff", true)]), done("poweroff \n"));
+        assert_eq!(shut_down_with(&[("poweroff", true)]), done("poweroff\n"));
         // A systemctl that has no systemd to talk to.
         let (said, code) = shut_down_with(&[("systemctl", false), ("poweroff", true)]);
-        assert_eq!((said.as_str(), code), ("systemctl poweroff\npoweroff \n", Some(0)));
+        assert_eq!((said.as_str(), code), ("systemctl poweroff\npoweroff\n", Some(0)));
         let (said, code) = shut_down_with(&[]);
         assert!(said.starts_with("E: neither systemctl nor shutdown") && code == Some(CANT), "{said} {code:?}");
     }
