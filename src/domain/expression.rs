@@ -223,7 +223,7 @@ fn name_of(inside: &str, span: &Range<usize>) -> Result<Vec<String>, ExpressionE
 }
 
 fn is_of_build(name: &str) -> bool {
-    BUILD_NAMES.contains(&name) || utc::PARTS.contains(&name)
+    BUILD_NAMES.contains(&name) || utc::is_part(name)
 }
 
 /// A value as a part of a text, which lists, maps and nothing are not.

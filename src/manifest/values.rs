@@ -7,10 +7,9 @@
 use super::bind;
 use super::fields::{self, ACTIONS, Field, STEP, Shape};
 use super::node::{Kind, Node};
-use crate::domain::expression::{BUILD_NAMES, Text};
+use crate::domain::expression::Text;
 use crate::domain::inputs::Input;
 use crate::domain::pipeline::Stage;
-use crate::domain::utc::PARTS;
 use crate::domain::value::Value;
 
 /// The inputs of a stage that are values. `root` is the pipeline's tree as written, `scope` the bundle's.
@@ -101,8 +100,13 @@ pub(super) fn leaves(name: &str, value: &Value) -> Vec<Input> {
 
 /// An image's name counts apart from what every build has anew.
 fn strip_build(text: String) -> String {
-    BUILD_NAMES
-        .iter()
-        .chain(&PARTS)
-        .fold(text, |text, name| text.replace(&format!("{{{{ build.{name} }}}}"), "{{ build }}"))
+    const BEGIN: &str = "{{ build.";
+    const END: &str = " }}";
+    let mut pieces = text.split(BEGIN);
+    let mut stripped = pieces.next().unwrap_or_default().to_owned();
+    for piece in pieces {
+        stripped.push_str("{{ build }}");
+        stripped.push_str(piece.split_once(END).map_or(piece, |(_, rest)| rest));
+    }
+    stripped
 }
