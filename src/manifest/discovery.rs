@@ -23,6 +23,10 @@ const MOST_GLOBS: usize = 1000;
 const MOST_ENTRIES: usize = 500_000;
 const MOST_DEPTH: usize = 64;
 
+/// The most bundles of a repository. Each takes some kilobytes for as long as its branch is there, before and after a
+/// push, and ten thousand are what the daemon has room for (see `tests/daemon/large.rs`); a few more may be.
+const MOST_BUNDLES: usize = 12_000;
+
 /// What was found in a repository.
 #[derive(Debug)]
 pub(super) struct Discovery {
@@ -143,7 +147,9 @@ impl Walk<'_> {
             for entry in self.tree.list(&directory.path)? {
                 self.entries += 1;
                 if self.entries > MOST_ENTRIES || directory.depth >= MOST_DEPTH {
-                    self.too_much(&directory);
+                    let what =
+                        format!("leads through more than {MOST_ENTRIES} entries or {MOST_DEPTH} levels of directories");
+                    self.too_much(&directory, &what, "name the directories above the bundles instead of `**`");
                     return Ok(false);
                 }
                 let Some(path) = directory.path.join(&entry.name).filter(|_| entry.kind == EntryKind::Directory) else {
@@ -151,6 +157,15 @@ impl Walk<'_> {
                 };
                 let at = self.enter(&directory.at, &entry.name);
                 let pipelines = self.matching(&at, &path);
+                if !pipelines.is_empty() && self.found.len() == MOST_BUNDLES {
+                    let what = format!("leads to more than {MOST_BUNDLES} bundles");
+                    self.too_much(
+                        &directory,
+                        &what,
+                        "match the bundles alone, or give some of them a repository of their own",
+                    );
+                    return Ok(false);
+                }
                 if !pipelines.is_empty() {
                     self.found.push(Candidate { path, oid: entry.oid, pipelines });
                     continue;
@@ -179,16 +194,11 @@ impl Walk<'_> {
         pipelines
     }
 
-    fn too_much(&mut self, directory: &Open) {
+    fn too_much(&mut self, directory: &Open, what: &str, help: &str) {
         let (pipeline, glob, _) = &directory.at[0];
         let (file, (pattern, span)) = (&self.pipelines[*pipeline], &self.pipelines[*pipeline].globs[*glob]);
-        let message = format!(
-            "`{}` leads through more than {MOST_ENTRIES} entries or {MOST_DEPTH} levels of directories, at `{}`",
-            pattern.text(),
-            directory.path
-        );
-        let fault = file.source.fault(*span, "too-large", message);
-        self.faults.push(fault.with_help("name the directories above the bundles instead of `**`"));
+        let message = format!("`{}` {what}, at `{}`", pattern.text(), directory.path);
+        self.faults.push(file.source.fault(*span, "too-large", message).with_help(help));
     }
 }
 
@@ -210,4 +220,42 @@ fn doubly_matched(pipelines: &[PipelineFile], bundles: &[Candidate]) -> Vec<Faul
         second.source.fault(span, "two-pipelines", message).with_help(help)
     };
     pairs.into_iter().map(fault).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::tree::Entry;
+
+    /// Directories in directories, a hundred by a hundred: a million of them at the third level.
+    struct Bomb;
+
+    impl Tree for Bomb {
+        fn entry(&self, _: &RepoPath) -> Result<Option<Entry>, TreeError> {
+            Ok(None)
+        }
+
+        fn list(&self, directory: &RepoPath) -> Result<Vec<Entry>, TreeError> {
+            let pipeline = Entry { name: b"wide.yml".to_vec(), kind: EntryKind::File, oid: None };
+            let below = |name: u8| Entry { name: vec![name], kind: EntryKind::Directory, oid: None };
+            let is_pipelines = directory.to_string() == DIRECTORY;
+            Ok(if is_pipelines { vec![pipeline] } else { (0..100).map(|name| below(b'0' + name)).collect() })
+        }
+
+        fn read(&self, _: &RepoPath, _: u64) -> Result<Vec<u8>, TreeError> {
+            Ok(b"version: 1\nbundles: ['*/*/*']\nstages:\n  - boot: { image: x }\n".to_vec())
+        }
+    }
+
+    #[test]
+    fn more_bundles_than_there_is_room_for_are_a_fault_of_the_glob() {
+        let found = discover(&Bomb).expect("a tree");
+        assert_eq!(found.bundles.len(), MOST_BUNDLES);
+        assert!(!found.complete, "nothing may be taken out of service");
+        let fault = found.faults[0].render("error");
+        assert!(
+            fault.contains("`*/*/*` leads to more than 12000 bundles, at `") && fault.contains("wide.yml:2:11"),
+            "{fault}"
+        );
+    }
 }
