@@ -86,7 +86,7 @@ impl LastLines {
 impl LineSink for LastLines {
     fn line(&self, line: &[u8]) {
         let text = String::from_utf8_lossy(&line[..line.len().min(500)]);
-        let text: String = text.trim_end().chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+        let text: String = uncoloured(text.trim_end()).chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
         if text.trim().is_empty() {
             return;
         }
@@ -96,6 +96,18 @@ impl LineSink for LastLines {
         }
         kept.push_back(text);
     }
+}
+
+/// A line without what colours it or moves the cursor: a console is full of it, and nobody can read past it.
+fn uncoloured(line: &str) -> String {
+    let mut parts = line.split("\u{1b}[");
+    let mut out = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        // Numbers and marks, then one letter that says what they are for.
+        let rest = part.trim_start_matches(|c| matches!(c, ' '..='?'));
+        out.push_str(rest.strip_prefix(|c| matches!(c, '@'..='~')).unwrap_or(rest));
+    }
+    out
 }
 
 /// Hands each line to two sinks.
@@ -129,6 +141,14 @@ impl LineSink for Nowhere {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_console_is_coloured_with_is_not_remembered() {
+        let last = LastLines::new(2);
+        last.line(b"[\x1b[0;32m  OK  \x1b[0m] Reached \x1b[0;1;39mmulti-user\x1b[0m\x1b[K\r");
+        last.line("half \u{1b}[3 and \u{1b}[1ü \u{7}".as_bytes());
+        assert_eq!(last.text(), "[  OK  ] Reached multi-user\nhalf nd ü  ");
+    }
 
     #[derive(Default)]
     struct Kept(Mutex<Vec<Vec<u8>>>);
@@ -187,6 +207,6 @@ mod tests {
         for line in ["lost", "\x1b[31mred", "end\r"] {
             last.line(line.as_bytes());
         }
-        assert_eq!(last.text(), " [31mred\nend");
+        assert_eq!(last.text(), "red\nend");
     }
 }

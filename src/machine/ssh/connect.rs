@@ -31,12 +31,17 @@ const LOGIN_PAUSE: Duration = Duration::from_secs(2);
 /// Host key algorithms, best first: the key that is given to guests is an ed25519 one.
 const HOST_KEYS: &str = "ssh-ed25519,ecdsa-sha2-nistp256,rsa-sha2-512,rsa-sha2-256";
 
+/// What helps where a guest is not heard of in time.
+const NO_ANSWER: &str = "the console's log shows how far the guest came; a slow guest needs a longer `boot.timeout`";
+/// What helps where it is there and lets nobody in.
+const NO_USER: &str = "the guest answers, but takes no key for this user: `boot.user` must be one that the image has, or that cloud-init makes";
+
 /// Why one attempt did not end in a session.
 enum Trouble {
     /// It may work in a moment.
     NotYet(String),
-    /// It may work, and sshd must not be asked too often.
-    NoLogin(String),
+    /// It may work, and sshd must not be asked too often; with what helps if it never does.
+    NoLogin(String, &'static str),
     /// It will not.
     Final(PortError),
 }
@@ -63,16 +68,15 @@ fn repeat<T>(wait: &Wait, mut attempt: impl FnMut(Duration) -> Result<T, Trouble
     loop {
         let left = wait.deadline.saturating_duration_since(Instant::now());
         let patience = BANNER.max(began.elapsed() / PATIENCE).min(left.max(BANNER));
-        let (why, pause) = match attempt(patience) {
+        let (why, help, pause) = match attempt(patience) {
             Ok(value) => return Ok(value),
             Err(Trouble::Final(error)) => return Err(error),
-            Err(Trouble::NotYet(why)) => (why, PAUSE),
-            Err(Trouble::NoLogin(why)) => (why, LOGIN_PAUSE),
+            Err(Trouble::NotYet(why)) => (why, NO_ANSWER, PAUSE),
+            Err(Trouble::NoLogin(why, help)) => (why, help, LOGIN_PAUSE),
         };
         std::thread::sleep(pause.min(wait.deadline.saturating_duration_since(Instant::now())));
         if let Some(kind) = ended(wait) {
-            return Err(PortError::new(kind, format!("SSH did not answer in time: {why}"))
-                .help("the console's log shows how far the guest came; a slow guest needs a longer `boot.timeout`"));
+            return Err(PortError::new(kind, format!("SSH did not answer in time: {why}")).help(help));
         }
     }
 }
@@ -97,7 +101,7 @@ fn attempt(target: &SshTarget, socket: &Socket, patience: Duration) -> Result<Co
     let host_key = shown_key(&session).ok_or_else(|| Trouble::NotYet("no host key was shown".to_owned()))?;
     match target.trust.judge(&host_key) {
         Verdict::Trusted => {}
-        Verdict::Unknown(why) => return Err(Trouble::NoLogin(why)),
+        Verdict::Unknown(why) => return Err(Trouble::NoLogin(why, NO_ANSWER)),
         Verdict::Refused(why) => {
             return Err(Trouble::Final(PortError::refused(why).help(
                 "something else answers at the guest's address, or the image brings a host key of its own: remove it from the image",
@@ -106,7 +110,7 @@ fn attempt(target: &SshTarget, socket: &Socket, patience: Duration) -> Result<Co
     }
     session
         .userauth_pubkey_memory(&target.user, None, &target.key, None)
-        .map_err(|error| Trouble::NoLogin(format!("login as {} failed: {}", target.user, error.message())))?;
+        .map_err(|error| Trouble::NoLogin(format!("login as {} failed: {}", target.user, error.message()), NO_USER))?;
     session.set_timeout(millis(TICK));
     session.set_keepalive(false, ALIVE);
     Ok(Connected { session, host_key })

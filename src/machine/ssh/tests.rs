@@ -265,6 +265,7 @@ async fn what_does_not_answer_is_given_up_at_the_deadline() {
     let stranger = SshTarget { key, ..sshd.target() };
     let error = SshSession::connect(stranger, &wait(1)).await.expect_err("no login");
     assert!(error.message.contains("login as"), "{error}");
+    assert!(error.help.contains("`boot.user` must be one that the image has"), "{}", error.help);
 }
 
 #[tokio::test]
