@@ -47,7 +47,7 @@ async fn list(context: &Context, number: u64) -> Result<(), Failure> {
     context.print(&answer, |answer, _| {
         let mut out = String::new();
         for artifact in &answer.artifacts {
-            let _ = writeln!(out, "{:>10}  {}", text::bytes(artifact.size), artifact.path);
+            let _ = writeln!(out, "{:>10}  {}", text::bytes(artifact.size), text::name(&artifact.path));
         }
         let log = answer.artifacts.iter().find(|artifact| artifact.path == LATEST_LOG);
         match log.or(answer.artifacts.first()) {
@@ -56,7 +56,7 @@ async fn list(context: &Context, number: u64) -> Result<(), Failure> {
                 format!(
                     "{out}{}.\nFetch: factoryd artifacts {number} get {}\n",
                     plural(answer.artifacts.len(), "artifact"),
-                    one.path
+                    text::name(&one.path)
                 )
             }
         }

@@ -2,7 +2,7 @@
 
 use clap::Args;
 
-use super::{Context, Failure, logs};
+use super::{Context, Failure, logs, text};
 use crate::server::wire::{BuildOrder, BuildView, RetryOrder};
 
 #[derive(Debug, Args)]
@@ -45,7 +45,7 @@ pub(super) async fn run(context: &Context, options: &Options) -> Result<(), Fail
     let build: BuildView = context.client.post("/v1/builds", &order).await?;
     if options.wait {
         if !context.json {
-            eprintln!("{}", context.style.shown(&format!("#{} {} is queued.", build.build, build.bundle)));
+            eprintln!("{}", context.style.shown(&format!("#{} {} is queued.", build.build, text::name(&build.bundle))));
         }
         return logs::follow(context, build.build, None).await;
     }
@@ -54,7 +54,7 @@ pub(super) async fn run(context: &Context, options: &Options) -> Result<(), Fail
 
 fn tell_queued(context: &Context, build: &BuildView) -> Result<(), Failure> {
     context.print(build, |build, _| {
-        format!("#{} {} is queued.\nFollow: factoryd logs -f {}\n", build.build, build.bundle, build.build)
+        format!("#{} {} is queued.\nFollow: factoryd logs -f {}\n", build.build, text::name(&build.bundle), build.build)
     })
 }
 

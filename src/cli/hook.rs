@@ -13,11 +13,17 @@ use clap::Subcommand;
 use super::client::Client;
 use super::plan::{repository_name, short};
 use super::text::{self, Style, plural};
-use super::{Failure, say, wait_for};
+use super::{Failure, look, say, wait_for};
 use crate::server::wire::{Hint, HintAnswer, PushedPlan};
 
 /// A little under the two seconds that a push is promised.
 const PATIENCE: Duration = Duration::from_millis(1800);
+
+/// How much of a commit's subject is shown: git puts `remote: ` before it.
+const SUBJECT: usize = 64;
+
+/// A build that began so few milliseconds ago began for this push.
+const JUST_NOW: i64 = 3000;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Hook {
@@ -65,7 +71,7 @@ fn describe(answer: &HintAnswer) -> String {
 }
 
 fn branch(out: &mut String, pushed: &PushedPlan) {
-    let _ = writeln!(out, "{} {}", short(&pushed.plan.commit), pushed.subject);
+    let _ = writeln!(out, "{} {}", short(&pushed.plan.commit), text::cut(&pushed.subject, SUBJECT));
     if !pushed.tracked {
         let _ = writeln!(out, "{} is not tracked: it is planned and shown, and built by hand.", pushed.branch);
     }
@@ -97,7 +103,7 @@ fn table(out: &mut String, pushed: &PushedPlan) {
                 .map(|word| format!("  {}  ", cell(word)))
                 .collect();
             let about = pushed.about.get(&bundle.bundle).map(|seconds| text::about(*seconds)).unwrap_or_default();
-            let line = format!("  {:width$} {}   {about}", bundle.bundle, cells.concat());
+            let line = format!("  {:width$} {}   {about}", text::name(&bundle.bundle), cells.concat());
             let _ = writeln!(out, "{}", line.trim_end());
             let cause = bundle.stages.iter().find(|stage| stage.state == "changed");
             if let Some(stage) = cause {
@@ -107,7 +113,7 @@ fn table(out: &mut String, pushed: &PushedPlan) {
         and_more(out, pushed.count.work, work.len());
     }
     for bundle in &held {
-        let _ = writeln!(out, "  {} is {}: {}", bundle.bundle, bundle.action, bundle.reason);
+        let _ = writeln!(out, "  {} is {}: {}", text::name(&bundle.bundle), bundle.action, bundle.reason);
     }
     and_more(out, pushed.count.held, held.len());
     let unchanged = pushed.count.unchanged;
@@ -124,8 +130,12 @@ fn queued(out: &mut String, pushed: &PushedPlan) {
     out.push('\n');
     let width = pushed.queued.iter().map(|queued| queued.build.bundle.chars().count()).max().unwrap_or(0);
     for queued in &pushed.queued {
-        let when = if queued.waits.is_empty() { "starts now".to_owned() } else { format!("waits {}", queued.waits) };
-        let _ = writeln!(out, "  #{} {:width$}   {when}", queued.build.build, queued.build.bundle);
+        let when = match queued.waits.as_str() {
+            "" if queued.build.started.is_some_and(|at| look::now() - at > JUST_NOW) => "runs".to_owned(),
+            "" => "starts now".to_owned(),
+            waits => format!("waits {waits}"),
+        };
+        let _ = writeln!(out, "  #{} {:width$}   {when}", queued.build.build, text::name(&queued.build.bundle));
     }
     and_more(out, pushed.count.queued, pushed.queued.len());
     let _ = writeln!(out, "  Follow: factoryd logs -f {}", first.build.build);

@@ -120,7 +120,7 @@ fn describe(image: &ImageView) -> String {
         let _ = writeln!(out, "  {name:<10} {value}");
     };
     row("image", &image.image);
-    row("bundle", &image.bundle);
+    row("bundle", &text::name(&image.bundle));
     row("build", &format!("#{} of {}, {}", image.build, short(&image.commit), text::moment(image.made)));
     row("file", &format!("{}, {}", text::bytes(image.size), image.sha256));
     row("base", &image.base);

@@ -47,7 +47,7 @@ pub(super) async fn builds(context: &Context, options: &BuildsOptions) -> Result
                 "{} #{:<5} {:width$} {:<7} {}  {}",
                 style.mark(word(build)),
                 build.build,
-                build.bundle,
+                text::name(&build.bundle),
                 text::rail(&build.stages),
                 short(&build.commit),
                 text::ago(build.queued, now()),
@@ -91,7 +91,7 @@ fn show_text(show: &ShowView, style: Style) -> String {
     let _ = writeln!(
         out,
         "  {}, {}{author}, {}{took}",
-        build.bundle,
+        text::name(&build.bundle),
         short(&build.commit),
         text::when(build.queued, now())
     );
@@ -241,7 +241,9 @@ pub(super) async fn why(context: &Context, number: u64) -> Result<(), Failure> {
     context.print(&answer, |why, style| {
         let changed: usize = why.stages.iter().map(|stage| stage.differences.len()).sum();
         let mut out = match (why.before, changed) {
-            (None, _) => format!("#{} ran because nothing was built from {} before.\n", why.build, why.bundle),
+            (None, _) => {
+                format!("#{} ran because nothing was built from {} before.\n", why.build, text::name(&why.bundle))
+            }
             (Some(before), 0) => {
                 format!("#{} ran with the same declared inputs as #{before}: {}.\n", why.build, why.reason)
             }
@@ -260,7 +262,8 @@ pub(super) async fn why(context: &Context, number: u64) -> Result<(), Failure> {
 }
 
 fn why_lines(out: &mut String, stage: &StagePlanView, style: Style) {
-    let _ = writeln!(out, "  {:<10} {} {:<8} {}", stage.stage, text::plan_mark(stage), stage.state, stage.reason);
+    let line = format!("  {:<10} {} {:<8} {}", stage.stage, text::plan_mark(stage), stage.state, stage.reason);
+    let _ = writeln!(out, "{}", line.trim_end());
     for difference in &stage.differences {
         let _ = writeln!(out, "             {}", text::cut(difference, style.width.saturating_sub(13)));
     }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use serde::Serialize;
 
-use super::text::{Style, plural};
+use super::text::{self, Style, plural};
 use super::{Context, Failure, ansible};
 use crate::domain::path::RepoPath;
 use crate::domain::tree::{Tree, TreeError};
@@ -155,7 +155,7 @@ fn describe(view: &RenderView, into: &Path, style: Style) -> String {
     }
     for rendered in &view.rendered {
         let by = if rendered.engine == render::Engine::Ansible.as_str() { "  (by Ansible)" } else { "" };
-        let _ = writeln!(out, "  {}{by}", rendered.path);
+        let _ = writeln!(out, "  {}{by}", text::name(&rendered.path));
         for warning in &rendered.warnings {
             let _ = writeln!(out, "    warning: {warning}");
         }

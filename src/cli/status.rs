@@ -56,7 +56,8 @@ fn bundle_lines(out: &mut String, bundle: &BundleView, width: usize, style: Styl
         "failed" => bundle.ended.map(|ended| text::ago(ended, now)).unwrap_or_default(),
         _ => image.clone().unwrap_or_default(),
     };
-    let line = format!("{} {:width$}  {rail:<7}  {number:<5} {note}", style.mark(&bundle.state), bundle.bundle);
+    let line =
+        format!("{} {:width$}  {rail:<7}  {number:<5} {note}", style.mark(&bundle.state), text::name(&bundle.bundle));
     let _ = writeln!(out, "{}", line.trim_end());
     if bundle.state == "fresh" {
         return;

@@ -231,6 +231,12 @@ pub(super) fn cut(text: &str, width: usize) -> String {
     text.chars().take(width.saturating_sub(1)).chain(['…']).collect()
 }
 
+/// A name from a repository in one line: directories and files may be called anything, and no name may look like a line of
+/// ours.
+pub(super) fn name(text: &str) -> String {
+    text.replace('\n', "␊")
+}
+
 /// `1 bundle`, `2 bundles`.
 pub(super) fn plural(count: usize, noun: &str) -> String {
     if count == 1 { format!("1 {noun}") } else { format!("{count} {noun}s") }
@@ -269,6 +275,11 @@ mod tests {
         assert_eq!(style(true).shown(&hostile), "\u{1b}[31m✗ failed   \u{1b}[0m ␛]0;x␇\u{fffd}2J\n→");
         assert!(!style(false).shown(&hostile).contains('\u{1b}'));
         assert_eq!(Style { unicode: false, ..style(false) }.shown("✗ a → b › c…"), "! a -> b > c...");
+    }
+
+    #[test]
+    fn a_name_takes_one_line() {
+        assert_eq!(name("images/x\n✓ fresh  images/y"), "images/x␊✓ fresh  images/y");
     }
 
     #[test]
