@@ -12,7 +12,6 @@ use crate::domain::id::{CommitId, RepoName};
 use crate::domain::plan::{Facts, plan};
 use crate::domain::range::Range;
 use crate::domain::tree::TreeError;
-use crate::manifest::fault::Fault;
 use crate::manifest::reading::Reading;
 use crate::manifest::{Cache, read};
 use crate::server::wire::{BundlePlanView, PlanView};
@@ -40,7 +39,7 @@ pub(super) async fn online(context: &Context, options: &Options) -> Result<(), F
         query.push(format!("repository={}", escape(repository)));
     }
     let answer: PlanView = context.client.get(&format!("/v1/plan?{}", query.join("&"))).await?;
-    context.print(&answer, describe)
+    show(context, &answer)
 }
 
 pub(super) fn offline(context: &Context, options: &Options) -> Result<(), Failure> {
@@ -66,9 +65,17 @@ pub(super) fn offline(context: &Context, options: &Options) -> Result<(), Failur
         None => (None, Facts::default()),
     };
     let (commit, reading) = read_at(to)?;
-    tell_faults(&reading.faults);
-    let view = PlanView::from(&plan(commit, base, &reading.candidates(), &facts));
-    context.print(&view, describe)
+    let faults = reading.faults.iter().map(|fault| fault.render("error")).collect();
+    let view = PlanView { faults, ..PlanView::from(&plan(commit, base, &reading.candidates(), &facts)) };
+    show(context, &view)
+}
+
+/// Prints a plan; what is wrong with the pipelines is talk beside it.
+fn show(context: &Context, plan: &PlanView) -> Result<(), Failure> {
+    for fault in &plan.faults {
+        eprintln!("{}", context.style.shown(fault));
+    }
+    context.print(plan, describe)
 }
 
 /// Why a commit can't be planned.
@@ -93,12 +100,6 @@ pub(super) fn repository_name(directory: &Path) -> RepoName {
     RepoName::new(name.strip_suffix(".git").unwrap_or(&name))
 }
 
-fn tell_faults(faults: &[Fault]) {
-    for fault in faults {
-        eprintln!("{}", fault.render("error"));
-    }
-}
-
 fn is_work(bundle: &BundlePlanView) -> bool {
     matches!(bundle.action.as_str(), "build" | "render" | "publish")
 }
@@ -111,10 +112,10 @@ fn describe(plan: &PlanView, style: Style) -> String {
         bundle_lines(&mut out, bundle, style);
     }
     for bundle in plan.bundles.iter().filter(|bundle| bundle.action == "stale" || bundle.action == "unbuildable") {
-        let _ = writeln!(out, "  {} {}  {}", style.mark(&bundle.action), bundle.bundle, bundle.reason);
+        let _ = writeln!(out, "  {} {}  {}", style.mark(&bundle.action), text::name(&bundle.bundle), bundle.reason);
     }
     for removed in &plan.removed {
-        let _ = writeln!(out, "  {removed} is gone; its images stay until retention.");
+        let _ = writeln!(out, "  {} is gone; its images stay until retention.", text::name(removed));
     }
     out
 }
@@ -124,6 +125,9 @@ fn answer(plan: &PlanView, work: &[&BundlePlanView]) -> String {
     let (all, commit) = (plural(plan.bundles.len(), "bundle"), short(&plan.commit));
     let stale = plan.bundles.iter().filter(|bundle| bundle.action == "stale").count();
     match (work.len(), stale, plan.about) {
+        (0, 0, _) if plan.bundles.is_empty() && !plan.faults.is_empty() => {
+            format!("Nothing can be built: the pipelines at {commit} have {}.", plural(plan.faults.len(), "fault"))
+        }
         (0, 0, _) => format!("Nothing would be built: {all} at {commit}."),
         (0, stale, _) => {
             let verb = if stale == 1 { "is" } else { "are" };
@@ -143,7 +147,7 @@ fn bundle_lines(out: &mut String, bundle: &BundlePlanView, style: Style) {
     let notes = [(bundle.action != "build", bundle.action.as_str()), (bundle.canary, "canary")];
     let notes: Vec<&str> = notes.into_iter().filter(|(is, _)| *is).map(|(_, note)| note).collect();
     let action = if notes.is_empty() { String::new() } else { format!("  ({})", notes.join(", ")) };
-    let _ = writeln!(out, "  {}  {}{action}", bundle.bundle, stages.join(" "));
+    let _ = writeln!(out, "  {}  {}{action}", text::name(&bundle.bundle), stages.join(" "));
     if bundle.stages.iter().all(|stage| stage.state == "hit") {
         let _ = writeln!(out, "    {}", bundle.reason);
     }

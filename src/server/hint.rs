@@ -78,7 +78,9 @@ async fn plan(engine: Engine, repository: RepoName, delivery: u64) -> Result<Pla
                 (true, false) => format!("under way: {}", numbers(others)),
                 (false, _) => format!("queued {builds}"),
             };
-            became + &unplanned.collect::<String>()
+            let faulty = planned.iter().filter(|planned| !planned.faults.is_empty());
+            let faulty = faulty.map(|planned| format!("; the pipelines on {} have a fault", planned.branch));
+            became + &unplanned.chain(faulty).collect::<String>()
         }
         Err(error) => format!("not planned: {error}"),
     };
@@ -152,6 +154,8 @@ fn head(planned: &Planned) -> PlanView {
         bundles: Vec::new(),
         removed: removed.iter().take(MOST_ROWS).map(ToString::to_string).collect(),
         about: None,
+        // Those of a push stand beside its plan.
+        faults: Vec::new(),
     }
 }
 

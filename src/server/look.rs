@@ -51,7 +51,8 @@ pub(super) async fn plan(State(served): State<Served>, Query(query): Query<PlanQ
         None => return Err(No::usage(format!("{revision} is no range; write A..B"))),
     };
     let (each, all) = engine.forecast(&planned).await?;
-    let head = PlanView { about: all.map(wire::seconds), ..PlanView::without_bundles(&planned.plan) };
+    let faults = planned.faults.iter().map(|fault| fault.render("error")).collect();
+    let head = PlanView { about: all.map(wire::seconds), faults, ..PlanView::without_bundles(&planned.plan) };
     let write = async move |mut rows: Rows| {
         rows.list("bundles");
         for bundles in planned.plan.bundles.chunks(ROWS) {

@@ -50,8 +50,9 @@ pub(super) async fn status(State(served): State<Served>, Query(query): Query<Sta
         path: served.surroundings.path(&repository.name).display().to_string(),
         problem: served.surroundings.problem(&repository.name).or_else(|| engine.trouble(&repository.name)),
     });
+    let repositories: Vec<RepositoryView> = repositories.collect();
     let head = StatusView {
-        summary: summary(&standings, &problems),
+        summary: summary(&standings, &problems, &repositories),
         healthy: problems.is_empty(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         bundles: Vec::new(),
@@ -65,7 +66,7 @@ pub(super) async fn status(State(served): State<Served>, Query(query): Query<Sta
         checked: health.at.0,
         slots: engine.policy().slots,
         disk: DiskView { free: space.free, total: space.total },
-        repositories: repositories.collect(),
+        repositories,
         problems,
     };
     Ok(lists::answer(&head, &["bundles", "queue"], |rows| long_lists(engine, standings, rows)))
@@ -103,14 +104,18 @@ pub(super) async fn estimate(engine: &Engine, record: &BuildRecord) -> Result<Op
 }
 
 /// One sentence a person could say aloud.
-fn summary(standings: &Standings, problems: &[String]) -> String {
+fn summary(standings: &Standings, problems: &[String], repositories: &[RepositoryView]) -> String {
     if !problems.is_empty() {
         return format!("The factory is not well: {}.", problems[0]);
     }
     let count = |standing: Standing| standings.counts.get(&standing).copied().unwrap_or(0);
     let total = standings.counts.values().sum();
     let fresh = count(Standing::Fresh);
+    let troubled = repositories.iter().find(|repository| repository.problem.is_some());
     let mut sentence = match (total, fresh) {
+        (0, _) if let Some(troubled) = troubled => {
+            return format!("Nothing can be built: something is wrong in the repository {}.", troubled.repository);
+        }
         (0, _) => return "Nothing to build yet: no bundle was pushed.".to_owned(),
         (1, 1) => "The bundle is fresh.".to_owned(),
         (total, fresh) if total == fresh => format!("All {total} bundles are fresh."),

@@ -121,7 +121,7 @@ fn json_has_the_keys_that_scripts_depend_on() {
     has(&builds["builds"][0], &BUILD);
     assert_eq!(keys(&factory.json(["artifacts", "1"])["artifacts"][0]), ["path", "sha256", "size"]);
     let plan = factory.json(["plan"]);
-    assert_eq!(keys(&plan), ["about", "base", "bundles", "commit", "removed"]);
+    assert_eq!(keys(&plan), ["about", "base", "bundles", "commit", "faults", "removed"]);
     has(&plan["bundles"][0], &["bundle", "action", "canary", "reason", "stages"]);
     has(&plan["bundles"][0]["stages"][0], &["stage", "state", "fingerprint", "reason"]);
     assert_eq!(plan["bundles"][0]["action"], "stale");

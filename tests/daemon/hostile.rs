@@ -5,7 +5,7 @@ use std::io::Write as _;
 use std::os::unix::ffi::OsStringExt as _;
 use std::process::Stdio;
 
-use super::factory::{Author, Factory, WAITING, said};
+use super::factory::{Author, Factory, WAITING, said, text};
 
 /// What a push of a broken thing shows, beside a good bundle that is built all the same, as far as anything is here.
 fn shown(spoil: impl FnOnce(&Author)) -> String {
@@ -38,6 +38,41 @@ fn a_broken_pipeline_is_shown_as_a_compiler_shows_it() {
     ] {
         assert!(shown.contains(wanted), "{wanted} is not in\n{shown}");
     }
+}
+
+#[test]
+fn pipelines_that_hide_every_bundle_are_shown_wherever_one_asks() {
+    let factory = Factory::with("", WAITING);
+    let author = Author::new(&["bundle-good"]);
+    author.write("pipelines/bundle.yml", "version: 1\nbundles: [images/*\nstages:\n");
+    let shown = author.push(&factory, "Forget a bracket");
+    assert!(shown.contains("--> pipelines/bundle.yml:3:7"), "{shown}");
+    let plan = factory.run(["plan", "main"]);
+    assert_eq!(plan.code, 0, "{plan:?}");
+    assert!(plan.out.starts_with("Nothing can be built: the pipelines at "), "{plan:?}");
+    assert!(plan.err.contains("--> pipelines/bundle.yml:3:7\n") && plan.err.contains("3 | stages:"), "{plan:?}");
+    let fault = text(&factory.json(["plan"])["faults"][0]);
+    assert!(fault.starts_with("error: this is not YAML"), "{fault}");
+    let status = factory.tell(["status"]);
+    assert!(status.starts_with("Nothing can be built: something is wrong in the repository factory.\n"), "{status}");
+    assert!(status.contains("pipelines/bundle.yml:3:7: this is not YAML"), "{status}");
+    let arrived = factory.tell(["deliveries"]);
+    assert!(arrived.contains("nothing to build; the pipelines on main have a fault"), "{arrived}");
+}
+
+#[test]
+fn a_name_of_two_lines_is_shown_in_one() {
+    let factory = Factory::with("", WAITING);
+    let author = Author::new(&[]);
+    author.write("images/bundle-x\n✓ fresh     images/build-vars.yml", "bundle: { name: x, img_base: nothing }\n");
+    let long = "y".repeat(5000);
+    let shown = author.push(&factory, &format!("Forge a line {long}"));
+    assert!(shown.contains("images/bundle-x␊✓ fresh     images") && !shown.contains(&long), "{shown}");
+    for command in [&["status"][..], &["plan"], &["builds"], &["show", "1"], &["why", "1"]] {
+        let said = factory.run(command);
+        assert!(said.out.contains("images/bundle-x␊✓ fresh     images"), "{said:?}");
+    }
+    assert_eq!(factory.json(["builds"])["builds"][0]["bundle"], "images/bundle-x\n✓ fresh     images");
 }
 
 #[test]

@@ -19,6 +19,9 @@ pub struct PlanView {
     /// Seconds that its work is likely to take in all, as far as `about` of its bundles is known; `null` without history.
     #[serde(default)]
     pub about: Option<f64>,
+    /// The faults of the commit's pipelines, as a terminal shows them; a bundle that they hide is in no plan.
+    #[serde(default)]
+    pub faults: Vec<String>,
 }
 
 /// One bundle of a plan.
@@ -67,6 +70,7 @@ impl PlanView {
             bundles: Vec::new(),
             removed: plan.removed.iter().map(ToString::to_string).collect(),
             about: None,
+            faults: Vec::new(),
         }
     }
 }
