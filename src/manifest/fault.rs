@@ -8,6 +8,9 @@ use std::fmt::{self, Write as _};
 /// The most characters of a line that a fault shows.
 const SNIPPET: usize = 160;
 
+/// The most characters of a message, a hint or a help: whatever they quote may be as long as its file.
+const WORDS: usize = 1000;
+
 /// The most faults that are kept of one file: nobody reads the hundred and first.
 pub const MOST_FAULTS: usize = 100;
 
@@ -56,7 +59,7 @@ impl Fault {
             column: span.column,
             length: span.length.max(1),
             code,
-            message: visible(message.as_ref()),
+            message: told(message.as_ref()),
             hint: String::new(),
             help: String::new(),
             snippet: None,
@@ -67,14 +70,14 @@ impl Fault {
     /// The same fault with the short advice that stands under the line.
     #[must_use]
     pub fn with_hint(mut self, hint: impl AsRef<str>) -> Self {
-        self.hint = visible(hint.as_ref());
+        self.hint = told(hint.as_ref());
         self
     }
 
     /// The same fault with what was expected or what to do.
     #[must_use]
     pub fn with_help(mut self, help: impl AsRef<str>) -> Self {
-        self.help = visible(help.as_ref());
+        self.help = told(help.as_ref());
         self
     }
 
@@ -230,6 +233,16 @@ pub(super) fn in_order(faults: &mut Vec<Fault>) {
 /// A text whose every character prints and none of which moves the cursor or turns the direction of writing.
 pub fn visible(text: &str) -> String {
     text.chars().map(printable).collect()
+}
+
+/// What a person is told: visible, and cut where nobody reads on.
+fn told(text: &str) -> String {
+    let mut rest = text.chars();
+    let mut told: String = rest.by_ref().take(WORDS).map(printable).collect();
+    if rest.next().is_some() {
+        told.push('…');
+    }
+    told
 }
 
 /// `text` in quotes of code, cut where it is long.

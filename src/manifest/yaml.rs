@@ -39,6 +39,7 @@ pub(super) fn load(source: &Source, faults: &mut Vec<Fault>) -> Option<Node> {
         nodes: 0,
         bytes: 0,
         root: None,
+        cursor: (0, 1, 0),
     };
     let read = loader.run();
     faults.append(&mut loader.faults);
@@ -103,6 +104,9 @@ struct Loader<'s> {
     nodes: usize,
     bytes: usize,
     root: Option<Node>,
+    /// The place that was looked at last: line, column, and the bytes of the line before it. What comes next lies behind
+    /// it, so that a document of a single line is not walked through from its start for each of its values.
+    cursor: (usize, usize, usize),
 }
 
 impl<'s> Loader<'s> {
@@ -256,8 +260,21 @@ impl<'s> Loader<'s> {
         }
     }
 
-    fn is_quoted(&self, span: Span) -> bool {
-        matches!(self.source.line(span.line).chars().nth(span.column - 1), Some('"' | '\''))
+    fn is_quoted(&mut self, span: Span) -> bool {
+        self.at(span).starts_with(['"', '\''])
+    }
+
+    /// The rest of a line from a place on.
+    fn at(&mut self, span: Span) -> &'s str {
+        let line = self.source.line(span.line);
+        let (column, before) = match self.cursor {
+            (line, column, before) if line == span.line && column <= span.column => (column, before),
+            _ => (1, 0),
+        };
+        let further = line[before..].char_indices().nth(span.column - column);
+        let before = further.map_or(line.len(), |(bytes, _)| before + bytes);
+        self.cursor = (span.line, span.column, before);
+        &line[before..]
     }
 
     fn insert(&mut self, key: Key, node: Node) {
@@ -348,7 +365,7 @@ impl<'s> Loader<'s> {
         if matches!(self.stack.last(), Some(Frame { inside: Inside::Expression, .. })) {
             return true;
         }
-        let bare = self.source.line(span.line).chars().skip(span.column - 1).take(2).eq("{{".chars());
+        let bare = self.at(span).starts_with("{{");
         if bare {
             self.faults.push(hints::unquoted(self.source, span.line, span.column));
         }

@@ -168,5 +168,11 @@ fn no_document_makes_the_reader_large_slow_or_deep() {
     assert_eq!(message("a: 1\n---\nb: 2\n").as_deref(), Some("a second document begins here"));
     assert_eq!(message("a: x\0y\n").as_deref(), Some("the character U+0000 can't stand in YAML"));
     assert_eq!(message(&wide), None);
+    // In one line, where each place is looked up from the place before.
+    let flat = format!("ü: [{}]\n", vec!["{ <<: { ä: 1 } }"; 10_000].join(", "));
+    assert_eq!(message(&flat), None);
+    let unquoted = read(&format!("ü: [{}]\n", vec!["{{ a }}"; 100_000].join(", "))).1;
+    assert_eq!((unquoted.len(), unquoted[1].column), (MOST_FAULTS, 14));
+    assert!(unquoted.iter().all(|fault| fault.hint.chars().count() < 1100), "nobody reads on");
     assert_eq!(read(&"a: 1\n".repeat(1000)).1.len(), MOST_FAULTS);
 }
