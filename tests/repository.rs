@@ -272,6 +272,20 @@ fn branches_tags_and_short_ids_name_commits() {
 }
 
 #[test]
+fn no_branch_stands_in_for_head_or_for_a_commit() {
+    let world = World::receiving();
+    let first = world.commit("First");
+    let second = world.commit("Second");
+    world.git(&["push", "--quiet", "origin", "refs/heads/main"]);
+    assert_eq!(world.head().map(|head| head.to_string()).as_deref(), Some("main"));
+    let called = format!("{first}:refs/heads/{second}");
+    world.git(&["push", "--quiet", "origin", &format!("{first}:refs/heads/HEAD"), &called]);
+    let resolve = |revision: &str| world.repositories.resolve(&world.name, revision).expect("a commit");
+    assert_eq!(resolve("HEAD"), second, "the default branch, whatever a branch is called");
+    assert_eq!(resolve(&second.to_string()), second);
+}
+
+#[test]
 fn mode_link_rename_and_submodule_are_seen_in_the_tree() {
     let world = World::receiving();
     world.write("b/run.sh", "true\n");

@@ -27,6 +27,12 @@ impl<'a> Range<'a> {
     }
 }
 
+/// Whether a revision may be the name of a branch: `HEAD` and the whole id of a commit mean themselves, whatever somebody
+/// called a branch.
+pub fn may_be_branch(revision: &str) -> bool {
+    revision != "HEAD" && !(revision.len() == 40 && revision.bytes().all(|byte| byte.is_ascii_hexdigit()))
+}
+
 fn known(base: &str) -> Option<&str> {
     let is_null = base.len() >= 40 && base.bytes().all(|byte| byte == b'0');
     (!base.is_empty() && !is_null).then_some(base)
@@ -35,6 +41,13 @@ fn known(base: &str) -> Option<&str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn no_branch_stands_in_for_head_or_a_commit() {
+        let id = "3f9c2e1000".repeat(4);
+        let read = ["main", "HEAD", "HEAD~1", &id, "3f9c2e1"].map(may_be_branch);
+        assert_eq!(read, [true, false, true, false, true]);
+    }
 
     #[test]
     fn ranges_are_read_as_people_write_them() {

@@ -16,6 +16,7 @@ use thiserror::Error;
 
 use crate::domain::id::{CommitId, Oid};
 use crate::domain::path::RepoPath;
+use crate::domain::range::may_be_branch;
 use crate::domain::tree::{Entry, EntryKind, Tree, TreeError};
 
 /// The most entries of one directory.
@@ -251,8 +252,8 @@ pub(super) fn open_repository(path: &Path) -> Result<Repository, OpenError> {
 /// The commit that a revision names. A branch comes before a tag of the same name, so that no tag can stand in for it.
 pub(super) fn resolve(repository: &Repository, revision: &str) -> Result<CommitId, OpenError> {
     let unknown = || OpenError::Revision { path: repository.path().to_owned(), revision: revision.to_owned() };
-    let branch = repository.find_reference(&format!("refs/heads/{revision}")).ok();
-    if let Some(tip) = branch.and_then(|branch| branch.resolve().ok()?.target()) {
+    let branch = || repository.find_reference(&format!("refs/heads/{revision}")).ok()?.resolve().ok()?.target();
+    if let Some(tip) = Some(branch).filter(|_| may_be_branch(revision)).and_then(|branch| branch()) {
         return Ok(CommitId::new(tip.to_string()));
     }
     let object = repository.revparse_single(revision).map_err(|_| unknown())?;

@@ -2,6 +2,7 @@
 
 use super::{Known, PlanError, Planned, planned};
 use crate::domain::id::{Branch, RepoName};
+use crate::domain::range::may_be_branch;
 use crate::engine::Engine;
 
 impl Engine {
@@ -13,7 +14,10 @@ impl Engine {
         let heads = self.tips(repository).await?;
         let (tips, head) = &heads;
         let commit = self.resolve(repository, revision).await?;
-        let branch = tips.iter().find(|tip| tip.branch.as_str() == revision).map(|tip| tip.branch.clone());
+        let branch = tips
+            .iter()
+            .find(|tip| may_be_branch(revision) && tip.branch.as_str() == revision)
+            .map(|tip| tip.branch.clone());
         let branch = branch.or_else(|| head.clone()).unwrap_or_else(|| Branch::from("HEAD"));
         let tracked = self.tracked(repository, head.as_ref()).contains(&branch);
         let read = self.read(repository, commit).await?;
