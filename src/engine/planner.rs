@@ -112,10 +112,24 @@ impl Engine {
     ///
     /// # Errors
     /// When the repository or the database can't be read. Branches planned before stay planned.
-    #[instrument(skip(self))]
     pub async fn plan_repository(&self, repository: &RepoName) -> Result<Plans, PlanError> {
+        self.plan_pushed(repository, |_| false).await
+    }
+
+    /// [`Engine::plan_repository`] for somebody who wants to see the plans of some branches, whether they moved or not.
+    /// Of the others that are not tracked, those are left out that are where they were: nothing comes of their plans, and
+    /// there may be thousands.
+    ///
+    /// # Errors
+    /// As [`Engine::plan_repository`].
+    #[instrument(skip(self, is_asked))]
+    pub async fn plan_pushed(
+        &self,
+        repository: &RepoName,
+        is_asked: impl Fn(&Branch) -> bool + Send,
+    ) -> Result<Plans, PlanError> {
         let _one_at_a_time = self.shared.planning.lock().await;
-        self.look_at(repository, None).await
+        self.look_at(repository, None, is_asked).await
     }
 
     /// [`Engine::plan_repository`], but for a hint that only repeats another: one push is told by its hook and seen by a
@@ -127,14 +141,19 @@ impl Engine {
         let _one_at_a_time = self.shared.planning.lock().await;
         let last = unpoisoned(&self.shared.planned).get(repository).cloned();
         let known = last.filter(|(_, at)| at.elapsed() < JUST_PLANNED).map(|(heads, _)| heads);
-        self.look_at(repository, known).await
+        self.look_at(repository, known, |_| false).await
     }
 
     /// Plans a repository unless its heads are these, and remembers how that went.
-    async fn look_at(&self, repository: &RepoName, known: Option<Heads>) -> Result<Plans, PlanError> {
+    async fn look_at(
+        &self,
+        repository: &RepoName,
+        known: Option<Heads>,
+        is_asked: impl Fn(&Branch) -> bool + Send,
+    ) -> Result<Plans, PlanError> {
         let plans = match self.tips(repository).await {
             Ok(heads) if known.as_ref() == Some(&heads) => return Ok(Plans::default()),
-            Ok(heads) => self.plan_heads(repository, heads).await,
+            Ok(heads) => self.plan_heads(repository, heads, is_asked).await,
             Err(error) => Err(error.into()),
         };
         let mut outlook = Outlook::default();
@@ -150,13 +169,22 @@ impl Engine {
         plans
     }
 
-    async fn plan_heads(&self, repository: &RepoName, heads: Heads) -> Result<Plans, PlanError> {
+    async fn plan_heads(
+        &self,
+        repository: &RepoName,
+        heads: Heads,
+        is_asked: impl Fn(&Branch) -> bool + Send,
+    ) -> Result<Plans, PlanError> {
         let (tips, head) = &heads;
         let head = head.as_ref();
         let tracked = self.tracked(repository, head);
         let (mut planned, mut failed) = (Vec::new(), Vec::new());
+        let shown = self.shown_before(repository);
         for tip in tips {
             let is_tracked = tracked.contains(&tip.branch);
+            if !is_tracked && !is_asked(&tip.branch) && shown.get(&tip.branch) == Some(&tip.commit) {
+                continue;
+            }
             match self.plan_tip(repository, tip, is_tracked, &heads).await {
                 Ok(plan) => planned.push(plan),
                 Err(error @ PlanError::Store(_)) => return Err(error),
@@ -172,6 +200,15 @@ impl Engine {
         }
         unpoisoned(&self.shared.planned).insert(repository.clone(), (heads, Instant::now()));
         Ok(Plans { planned, failed })
+    }
+
+    /// The branches that were planned when the repository was last looked at, and where they were.
+    fn shown_before(&self, repository: &RepoName) -> HashMap<Branch, CommitId> {
+        let outlooks = unpoisoned(&self.shared.outlooks);
+        let failed = |branch: &Branch| outlooks.get(repository).is_some_and(|last| last.unplanned.contains_key(branch));
+        let planned = unpoisoned(&self.shared.planned);
+        let tips = planned.get(repository).into_iter().flat_map(|((tips, _), _)| tips);
+        tips.filter(|tip| !failed(&tip.branch)).map(|tip| (tip.branch.clone(), tip.commit.clone())).collect()
     }
 
     /// Whether a repository has no branch yet.

@@ -35,7 +35,7 @@ pub(super) async fn hint(
     let what = hint.updates.join("; ");
     let delivery = engine.store().deliver(&repository, &hint.kind, &peer.name, &what, engine.clock().now()).await?;
     // In a task of its own: when the push goes away, planning goes on.
-    let task = tokio::spawn(plan(engine.clone(), repository, delivery));
+    let task = tokio::spawn(plan(engine.clone(), repository, delivery, hint.clone()));
     let Plans { planned, failed } = match tokio::time::timeout(PATIENCE, task).await {
         Ok(Ok(plans)) => plans?,
         Ok(Err(panic)) => return Err(No::broken(format!("planning broke: {panic}"))),
@@ -62,8 +62,9 @@ async fn settle(engine: &Engine, planned: &[Planned]) {
     drop(tokio::time::timeout(LOOKED_WITHIN, looked).await);
 }
 
-async fn plan(engine: Engine, repository: RepoName, delivery: u64) -> Result<Plans, No> {
-    let plans = engine.plan_repository(&repository).await;
+async fn plan(engine: Engine, repository: RepoName, delivery: u64, hint: Hint) -> Result<Plans, No> {
+    let named: HashSet<Branch> = hint.updates.iter().filter_map(|update| branch_of(update)).collect();
+    let plans = engine.plan_pushed(&repository, |branch| named.contains(branch)).await;
     let became = match &plans {
         Ok(Plans { planned, failed }) => {
             let builds = numbers(planned.iter().flat_map(|plan| &plan.queued).map(|order| order.number).collect());
@@ -113,8 +114,12 @@ async fn under_way(engine: &Engine, planned: &Planned) -> Result<Vec<BuildNo>, N
 
 /// Whether a branch is among those that the hint names; a hint that names none is about all.
 fn moved(hint: &Hint, branch: &Branch) -> bool {
-    let name = format!("refs/heads/{branch}");
-    hint.updates.is_empty() || hint.updates.iter().any(|update| update.split(' ').nth(2) == Some(&name))
+    hint.updates.is_empty() || hint.updates.iter().any(|update| branch_of(update).as_ref() == Some(branch))
+}
+
+/// The branch of git's `old new ref`.
+fn branch_of(update: &str) -> Option<Branch> {
+    update.split(' ').nth(2)?.strip_prefix("refs/heads/").map(Branch::from)
 }
 
 async fn pushed(engine: &Engine, planned: &Planned) -> Result<PushedPlan, No> {

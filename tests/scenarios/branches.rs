@@ -33,6 +33,14 @@ fn a_branch_that_is_not_tracked_is_planned_and_not_built() {
 }
 
 #[test]
+fn a_branch_that_is_where_it_was_is_not_planned_with_every_push() {
+    let mut factory = with_topic();
+    factory.plan();
+    let planned: Vec<&str> = factory.planned.iter().map(|planned| planned.branch.as_str()).collect();
+    assert_eq!(planned, ["main"], "main may have become stale, and nothing ever comes of the other's plan");
+}
+
+#[test]
 fn built_by_hand_it_goes_up_to_its_tests_and_never_serves_main() {
     let mut factory = with_topic();
     let before = factory.served_id("images/web");
