@@ -56,7 +56,7 @@ async fn list(context: &Context, number: u64) -> Result<(), Failure> {
                 format!(
                     "{out}{}.\nFetch: factoryd artifacts {number} get {}\n",
                     plural(answer.artifacts.len(), "artifact"),
-                    text::name(&one.path)
+                    text::argument(&one.path)
                 )
             }
         }

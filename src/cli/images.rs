@@ -132,7 +132,8 @@ fn describe(image: &ImageView) -> String {
     for (name, value) in &image.properties {
         row("property", &format!("{name}={}", value.as_str().unwrap_or_default()));
     }
-    let _ = writeln!(out, "\nExport: factoryd images export {} -o {}.qcow2", &image.image, image.name);
+    let file = text::argument(&format!("{}.qcow2", image.name.replace('/', "_")));
+    let _ = writeln!(out, "\nExport: factoryd images export {} -o {file}", image.image);
     out
 }
 

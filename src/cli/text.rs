@@ -237,6 +237,15 @@ pub(super) fn name(text: &str) -> String {
     text.replace('\n', "␊")
 }
 
+/// An argument of a command that is there to be copied, in quotes where a shell would take it for something else.
+pub(super) fn argument(text: &str) -> String {
+    let is_plain = |c: char| c.is_alphanumeric() || "._/:@%+,-".contains(c);
+    if !text.is_empty() && !text.starts_with('-') && text.chars().all(is_plain) {
+        return text.to_owned();
+    }
+    name(&format!("'{}'", text.replace('\'', r"'\''")))
+}
+
 /// `1 bundle`, `2 bundles`.
 pub(super) fn plural(count: usize, noun: &str) -> String {
     if count == 1 { format!("1 {noun}") } else { format!("{count} {noun}s") }
@@ -280,6 +289,12 @@ mod tests {
     #[test]
     fn a_name_takes_one_line() {
         assert_eq!(name("images/x\n✓ fresh  images/y"), "images/x␊✓ fresh  images/y");
+    }
+
+    #[test]
+    fn a_command_can_be_copied_whatever_it_names() {
+        assert_eq!(argument("images/target/ünï-1.2/x.yml"), "images/target/ünï-1.2/x.yml");
+        assert_eq!(argument("web #6 it's $x.qcow2"), r"'web #6 it'\''s $x.qcow2'");
     }
 
     #[test]

@@ -183,7 +183,11 @@ async fn stages(engine: &Engine, record: &BuildRecord) -> Result<Vec<StageView>,
     }
     let mut views = view(engine, record).stages;
     for view in &mut views {
-        view.plan = compared.iter().find(|stage| stage.stage == view.stage).map(|stage| stage.state.clone());
+        let compared = compared.iter().find(|stage| stage.stage == view.stage);
+        if let Some(changed) = compared.filter(|stage| stage.state == "changed") {
+            view.reason.clone_from(&changed.reason);
+        }
+        view.plan = compared.map(|stage| stage.state.clone());
         let Some(build) = from.get(view.stage.as_str()).filter(|_| view.state == "hit") else { continue };
         let source = engine.store().build(*build).await?;
         let mut of_source = source.iter().flat_map(|source| &source.build.stages);
@@ -245,11 +249,18 @@ async fn compare(engine: &Engine, record: &BuildRecord) -> Result<(Option<BuildN
         let run = record.build.stages.get(stage);
         let differences: Vec<String> =
             was.map(|was| own.differences(was).iter().map(ToString::to_string).collect()).unwrap_or_default();
+        let state = why_state(record, *stage, &differences);
+        // The plan's reason is about the last result, and the build before may have left none.
+        let reason = match differences.as_slice() {
+            [first] if state == "changed" => first.clone(),
+            [first, rest @ ..] if state == "changed" => format!("{first} and {} more", rest.len()),
+            _ => run.map(|run| run.reason.clone()).unwrap_or_default(),
+        };
         StagePlanView {
             stage: stage.word().to_owned(),
-            state: why_state(record, *stage, &differences).to_owned(),
+            state: state.to_owned(),
             fingerprint: Some(declared.to_string()),
-            reason: run.map(|run| run.reason.clone()).unwrap_or_default(),
+            reason,
             differences,
         }
     });

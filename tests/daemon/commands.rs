@@ -4,7 +4,7 @@ use std::os::unix::fs::PermissionsExt as _;
 
 use serde_json::Value;
 
-use super::factory::{Author, Factory, WAITING, program, said};
+use super::factory::{Author, Factory, WAITING, program, said, text};
 
 /// The sorted keys of an object.
 fn keys(value: &Value) -> Vec<&str> {
@@ -41,6 +41,24 @@ fn nothing_is_there_yet() {
     assert_eq!(factory.run(["plan"]).ended(1), "error: nothing was pushed to factory yet\n");
     let said = factory.run(["build", "bundle-one"]).ended(5);
     assert!(said.starts_with("error: nothing was pushed to factory yet\n"), "{said}");
+}
+
+#[test]
+fn what_a_failed_build_had_otherwise_is_the_reason_of_the_next() {
+    let factory = Factory::new();
+    let author = Author::new(&["bundle-one"]);
+    author.push(&factory, "Begin");
+    factory.failed(1);
+    author.bundle("bundle-one", "elsewhere");
+    author.push(&factory, "Take another base");
+    factory.failed(2);
+    let boot = factory.json(["show", "2"])["stages"][0].clone();
+    assert_eq!(
+        (text(&boot["plan"]), text(&boot["reason"])),
+        ("changed".into(), "bundle.img_base nothing → elsewhere".into())
+    );
+    let why = factory.tell(["why", "2"]);
+    assert!(why.contains("  boot       ~ changed  bundle.img_base nothing → elsewhere\n"), "{why}");
 }
 
 #[test]
