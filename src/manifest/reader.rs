@@ -270,7 +270,8 @@ impl<'s> Reader<'s> {
         let mut texts = Vec::new();
         for (key, node) in entries {
             if key.text.is_empty() || key.text.contains(['=', '\0']) || key.text.contains("{{") {
-                self.fault(key.span, "bad-key", format!("{} can't be a name in `{name}`", quoted(&key.text)), "");
+                let message = format!("{} can't be a name in `{name}`", quoted(&key.text));
+                self.fault(key.span, "bad-key", message, "a name is not empty, and holds neither `=` nor `{{`");
             }
             let text = match &node.kind {
                 Kind::Scalar { value, .. } => Some(Text::literal(as_ansible_prints(value))),

@@ -173,8 +173,8 @@ impl Qemu {
     ) -> Result<(), PortError> {
         let (file, header) = self.disks.existing(disk)?;
         if let Some(size) = size.filter(|size| *size < header.virtual_size) {
-            let message =
-                format!("a disk of {size} bytes is smaller than its base image of {} bytes", header.virtual_size);
+            let (size, base) = (size >> 20, header.virtual_size >> 20);
+            let message = format!("a disk of {size} MiB is smaller than its base image of {base} MiB");
             return Err(PortError::failed(message).help("make `boot.disk` larger, or leave it out"));
         }
         let program = Program::new("qemu-img", tag)
