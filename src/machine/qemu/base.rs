@@ -12,13 +12,13 @@ use sha2::{Digest as _, Sha256};
 use super::Qemu;
 use super::disks::{Disks, discard, keep, trouble, write_whole};
 use super::download::Download;
-use super::making::Making;
 use super::qcow2::Header;
 use crate::blocking;
 use crate::domain::id::Digest;
 use crate::domain::pipeline::DiskFormat;
 use crate::engine::ports::{Base, BaseSource, Lines, PortError, Wait};
 use crate::machine::lines::Nowhere;
+use crate::machine::making::Making;
 use crate::machine::process::{Program, Tag};
 
 /// A file as it was when it was summed: if none of this changed, neither did its bytes.
