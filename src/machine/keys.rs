@@ -47,6 +47,11 @@ impl Keys {
         &self.host.public
     }
 
+    /// The public login key, as `authorized_keys` has it.
+    pub(in crate::machine) fn login_public(&self) -> &str {
+        &self.login.public
+    }
+
     /// The private login key.
     pub(in crate::machine) fn login_key(&self) -> &str {
         &self.login.private

@@ -8,6 +8,7 @@ pub mod host;
 mod keys;
 pub mod lines;
 mod making;
+pub mod openstack;
 pub mod process;
 mod pytest;
 pub mod qemu;
