@@ -4,86 +4,12 @@
 use std::process::Command;
 use std::time::Duration;
 
-use reqwest::{Method, Response, StatusCode};
+use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
+use crate::caller::{Caller, body};
 use crate::fake::faults::{Effect, Fault, ImageFate, ServerFate, Storm};
 use crate::fake::{Cloud, Service, Settings};
-
-/// Somebody with a token, who knows where the services are.
-struct Caller {
-    http: reqwest::Client,
-    token: String,
-    catalogue: Value,
-}
-
-impl Caller {
-    async fn enter(cloud: &Cloud) -> Self {
-        let http = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).build().expect("a client");
-        let env = cloud.environment();
-        let env = |name: &str| env.iter().find(|(key, _)| key == name).map(|(_, value)| value.clone()).expect("given");
-        let user = json!({ "name": env("OS_USERNAME"), "domain": { "id": "default" }, "password": env("OS_PASSWORD") });
-        let project = json!({ "project": { "name": env("OS_PROJECT_NAME"), "domain": { "name": "Default" } } });
-        let auth = json!({ "auth": { "identity": { "methods": ["password"], "password": { "user": user } }, "scope": project } });
-        let url = format!("{}/auth/tokens", cloud.auth_url());
-        let sent = http.post(url).header("content-type", "application/json").body(auth.to_string()).send().await;
-        let answer = sent.expect("Keystone answers");
-        assert_eq!(answer.status(), StatusCode::CREATED);
-        let token = answer.headers()["x-subject-token"].to_str().expect("text").to_owned();
-        let catalogue = body(answer).await["token"]["catalog"].clone();
-        Self { http, token, catalogue }
-    }
-
-    fn url(&self, kind: &str, path: &str) -> String {
-        let service =
-            self.catalogue.as_array().expect("a list").iter().find(|one| one["type"] == kind).expect("listed");
-        let endpoints = service["endpoints"].as_array().expect("a list");
-        let public = endpoints.iter().find(|one| one["interface"] == "public" && one["region"] == "RegionOne");
-        let base = public.expect("listed")["url"].as_str().expect("text").trim_end_matches('/').to_owned();
-        let version = match kind {
-            "image" if !base.ends_with("/v2") => "/v2",
-            "network" if !base.ends_with("/v2.0") => "/v2.0",
-            _ => "",
-        };
-        format!("{base}{version}{path}")
-    }
-
-    fn request(&self, method: Method, kind: &str, path: &str) -> reqwest::RequestBuilder {
-        let request = self.http.request(method, self.url(kind, path)).header("x-auth-token", &self.token);
-        if kind == "compute" { request.header("openstack-api-version", "compute 2.73") } else { request }
-    }
-
-    async fn get(&self, kind: &str, path: &str) -> Value {
-        let answer = self.request(Method::GET, kind, path).send().await.expect("an answer");
-        assert_eq!(answer.status(), StatusCode::OK, "GET {path}");
-        body(answer).await
-    }
-
-    async fn send(&self, method: Method, kind: &str, path: &str, json: &Value) -> Response {
-        let request = self.request(method, kind, path).header("content-type", "application/json");
-        request.body(json.to_string()).send().await.expect("an answer")
-    }
-
-    async fn boot(&self, cloud: &Cloud, name: &str, more: &Value) -> String {
-        let mut server = json!({ "name": name, "imageRef": cloud.base_image(), "flavorRef": "1",
-            "networks": [{ "uuid": cloud.network("private") }] });
-        server.as_object_mut().expect("a map").extend(more.as_object().cloned().unwrap_or_default());
-        let answer = self.send(Method::POST, "compute", "/servers", &json!({ "server": server })).await;
-        let status = answer.status();
-        let answer = body(answer).await;
-        assert_eq!(status, StatusCode::ACCEPTED, "{answer}");
-        answer["server"]["id"].as_str().expect("an id").to_owned()
-    }
-
-    async fn server(&self, id: &str) -> Value {
-        self.get("compute", &format!("/servers/{id}")).await["server"].clone()
-    }
-}
-
-async fn body(answer: Response) -> Value {
-    let text = answer.text().await.expect("a body");
-    serde_json::from_str(&text).unwrap_or(Value::String(text))
-}
 
 fn cloud() -> Cloud {
     Cloud::start(Settings { scale: 1, ..Settings::default() })
@@ -116,7 +42,7 @@ async fn a_whole_life_of_a_build() {
     let cloud = cloud();
     let strangers = cloud.strangers();
     assert!(strangers.len() > 30, "{strangers:#?}");
-    let caller = Caller::enter(&cloud).await;
+    let caller = Caller::enter(&cloud.environment()).await;
     let directory = tempfile::tempdir().expect("a directory");
     let (private, public) = key(&directory);
     let pair = json!({ "keypair": { "name": "ours", "public_key": public } });
@@ -188,7 +114,7 @@ async fn a_whole_life_of_a_build() {
 #[tokio::test]
 async fn images_are_refused_as_glance_refuses_them() {
     let cloud = cloud();
-    let caller = Caller::enter(&cloud).await;
+    let caller = Caller::enter(&cloud.environment()).await;
     let order = json!({ "name": "twins", "disk_format": "raw", "container_format": "bare", "visibility": "private",
         "a": "1", "tags": ["mine"] });
     let answer = caller.send(Method::POST, "image", "/images", &order).await;
@@ -255,7 +181,7 @@ async fn images_are_refused_as_glance_refuses_them() {
 #[tokio::test]
 async fn an_image_is_staged_and_imported() {
     let cloud = cloud();
-    let caller = Caller::enter(&cloud).await;
+    let caller = Caller::enter(&cloud.environment()).await;
     let order = json!({ "name": "x", "disk_format": "raw", "container_format": "bare" });
     let answer = caller.send(Method::POST, "image", "/images", &order).await;
     assert!(answer.headers()["openstack-image-import-methods"].to_str().expect("text").contains("glance-direct"));
@@ -278,7 +204,7 @@ async fn an_image_is_staged_and_imported() {
 #[tokio::test]
 async fn servers_are_refused_as_nova_refuses_them() {
     let cloud = cloud();
-    let caller = Caller::enter(&cloud).await;
+    let caller = Caller::enter(&cloud.environment()).await;
     let order = async |change: &[(&str, Value)]| {
         let mut server = json!({ "name": "x", "imageRef": cloud.base_image(), "flavorRef": "1", "networks": "none" });
         change.iter().for_each(|(key, value)| server[*key] = value.clone());
@@ -328,7 +254,7 @@ async fn servers_are_refused_as_nova_refuses_them() {
 #[tokio::test]
 async fn a_floating_address_leads_to_the_guest_whose_host_key_came_with_user_data() {
     let cloud = cloud();
-    let caller = Caller::enter(&cloud).await;
+    let caller = Caller::enter(&cloud.environment()).await;
     let directory = tempfile::tempdir().expect("a directory");
     let (private, public) = key(&directory);
     let port = json!({ "port": { "network_id": cloud.network("private"), "name": "ours" } });
@@ -393,7 +319,7 @@ async fn a_floating_address_leads_to_the_guest_whose_host_key_came_with_user_dat
 #[tokio::test]
 async fn tokens_end_and_are_revoked() {
     let cloud = Cloud::start(Settings { scale: 1, token_life: Duration::from_secs(1000), ..Settings::default() });
-    let caller = Caller::enter(&cloud).await;
+    let caller = Caller::enter(&cloud.environment()).await;
     let status = async |kind: &str, path: &str| {
         caller.request(Method::GET, kind, path).send().await.expect("an answer").status().as_u16()
     };
@@ -403,7 +329,7 @@ async fn tokens_end_and_are_revoked() {
     assert_eq!((status("compute", "/flavors").await, status("image", "/images?tag=x").await), (200, 401));
     cloud.advance(Duration::from_secs(301));
     assert_eq!(status("compute", "/limits").await, 401);
-    let later = Caller::enter(&cloud).await;
+    let later = Caller::enter(&cloud.environment()).await;
     cloud.advance(Duration::from_secs(1001));
     let answer = later.request(Method::GET, "compute", "/servers/detail").send().await.expect("an answer");
     assert_eq!((answer.status().as_u16(), body(answer).await["error"]["code"].clone()), (401, json!(401)));
@@ -423,7 +349,7 @@ async fn tokens_end_and_are_revoked() {
 #[tokio::test]
 async fn what_a_client_does_wrong_is_remembered() {
     let cloud = cloud();
-    let caller = Caller::enter(&cloud).await;
+    let caller = Caller::enter(&cloud.environment()).await;
     let none = caller.http.get(caller.url("compute", "/flavors")).header("x-auth-token", &caller.token).send().await;
     assert_eq!(none.expect("an answer").status(), 200);
     for _ in 0..6 {
@@ -467,7 +393,7 @@ async fn what_a_client_does_wrong_is_remembered() {
 #[tokio::test]
 async fn trouble_happens_as_it_was_ordered() {
     let cloud = cloud();
-    let caller = Caller::enter(&cloud).await;
+    let caller = Caller::enter(&cloud.environment()).await;
     // A lost reply, and an error after the work was done: the server is there both times.
     let order =
         json!({ "server": { "name": "x", "imageRef": cloud.base_image(), "flavorRef": "1", "networks": "none" } });
@@ -515,7 +441,7 @@ async fn trouble_happens_as_it_was_ordered() {
     assert_eq!(seen, [404, 307, 401, 401]);
 
     // Fates of images, and of their bytes.
-    let caller = Caller::enter(&cloud).await;
+    let caller = Caller::enter(&cloud.environment()).await;
     let upload = async || {
         let order = json!({ "name": "x", "disk_format": "raw", "container_format": "bare" });
         let made = body(caller.send(Method::POST, "image", "/images", &order).await).await;
@@ -556,7 +482,7 @@ async fn trouble_happens_as_it_was_ordered() {
 #[tokio::test]
 async fn servers_and_images_meet_their_fates() {
     let cloud = cloud();
-    let caller = Caller::enter(&cloud).await;
+    let caller = Caller::enter(&cloud.environment()).await;
     let directory = tempfile::tempdir().expect("a directory");
     let (private, public) = key(&directory);
     let pair = json!({ "keypair": { "name": "ours", "public_key": public } });

@@ -1,8 +1,12 @@
 //! The cloud: the client and the driver against a strict fake, and against the real Keystone and Glance.
 //!
-//! [`fake`] is the cloud that never was; `cloud` beside this file brings up the real one. What the fake says is itself
-//! looked at, in [`itself`], since everything else here believes it.
+//! [`fake`] is a cloud that does on demand what no healthy one would; [`real`] brings up the services of Debian's packages
+//! with the program `cloud` beside this file. What the fake says is itself looked at: alone in [`itself`], and against the
+//! real ones in [`compared`], since everything else here believes it.
 
+mod caller;
 mod fake;
+mod real;
 
+mod compared;
 mod itself;

@@ -15,7 +15,8 @@ use super::{glance_data, keystone};
 const WRITABLE: [&str; 9] =
     ["name", "disk_format", "container_format", "visibility", "protected", "os_hidden", "min_disk", "min_ram", "tags"];
 /// What only Glance sets.
-const READ_ONLY: [&str; 12] = [
+const READ_ONLY: [&str; 13] = [
+    "stores",
     "status",
     "checksum",
     "size",
@@ -41,7 +42,8 @@ pub(crate) fn not_found(id: &str) -> Answer {
 /// An image as Glance shows it.
 pub(crate) fn shown(image: &Image, base: jiff::Timestamp) -> Value {
     let active = image.status == "active" || image.status == "deactivated";
-    let size = image.data.as_ref().filter(|_| active).map(hyper::body::Bytes::len);
+    let data = image.data.as_ref().filter(|_| active).or(image.staged.as_ref());
+    let size = data.map(hyper::body::Bytes::len);
     let sums = |sum: &str| if active { json!(sum) } else { Value::Null };
     let mut shown = json!({
         "id": image.id, "name": image.name, "status": image.status, "visibility": image.visibility,
@@ -56,6 +58,9 @@ pub(crate) fn shown(image: &Image, base: jiff::Timestamp) -> Value {
     if active && image.disk_format.as_deref() == Some("qcow2") {
         shown["virtual_size"] = json!(1_u64 << 30);
     }
+    if active {
+        shown["stores"] = json!("file");
+    }
     for (key, value) in &image.properties {
         shown[key] = json!(value);
     }
@@ -63,6 +68,10 @@ pub(crate) fn shown(image: &Image, base: jiff::Timestamp) -> Value {
 }
 
 pub(crate) fn answer(state: &mut State, request: &Request) -> Answer {
+    if request.method == "DELETE" && !request.json.is_null() {
+        state.violation(format!("DELETE {} has a body", request.path));
+        return refused(400, "A body is not expected with this request.");
+    }
     match (request.method.as_str(), request.parts().as_slice()) {
         ("POST", ["images"]) => create(state, request),
         ("GET", ["images"]) => list(state, request),

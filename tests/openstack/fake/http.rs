@@ -196,7 +196,7 @@ async fn strike(inner: &Arc<Inner>, request: &mut Request, body: Incoming, struc
         }
         Effect::Unauthorized => {
             inner.settled().revoke(request.header("x-auth-token").unwrap_or_default());
-            Ok(keystone::unauthorized())
+            Ok(keystone::unauthorized(request.service))
         }
         Effect::Proxy { status } => Ok(Answer::html(status, title(status), "nginx")),
         Effect::Redirect { status } => {
@@ -275,6 +275,7 @@ async fn perform(inner: &Arc<Inner>, request: &mut Request, body: Incoming) -> i
     if !bytes.is_empty() {
         let kind = request.header("content-type").unwrap_or_default().to_owned();
         match serde_json::from_slice(&bytes) {
+            Ok(Value::Null) => request.json = json!({}),
             Ok(json) if kind.starts_with("application/") && kind.contains("json") => request.json = json,
             Ok(_) => {
                 inner.settled().violation(format!("{} {} sends JSON as {kind:?}", request.method, request.path));

@@ -104,12 +104,12 @@ impl State {
         let now = self.now;
         let Some(known) = self.tokens.get_mut(&token) else {
             self.violation(format!("{line} comes with a token that nobody gave out"));
-            return Err(keystone::unauthorized());
+            return Err(keystone::unauthorized(request.service));
         };
         let remembers =
             request.service == Service::Nova && known.validated.is_some_and(|at| now.saturating_sub(at) < REMEMBERED);
         if now >= known.expires || (known.revoked.is_some() && !remembers) {
-            return Err(keystone::unauthorized());
+            return Err(keystone::unauthorized(request.service));
         }
         if request.service == Service::Nova {
             known.validated = known.validated.or(Some(now));
