@@ -9,7 +9,6 @@ use tracing::info;
 use super::ports::PortError;
 use super::{Engine, reaper, unpoisoned};
 use crate::domain::id::{BuildNo, DiskId};
-use crate::domain::image::ImageState;
 use crate::domain::retention::{Decision, KeptImage, KeptResult, Needed, Retention, decide};
 use crate::store::{BuildRecord, OpenBuild, Payload, ResultNo, StageResult, StoreError};
 
@@ -47,7 +46,7 @@ impl Engine {
         let _one_at_a_time = self.shared.planning.lock().await;
         let decision = self.decide_retention().await?;
         for image in &decision.deprecate {
-            self.store().set_image_state(image, ImageState::Deprecated).await?;
+            self.deprecate(image).await?;
         }
         for image in &decision.remove {
             self.store().remove_image(image).await?;

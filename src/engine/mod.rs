@@ -17,6 +17,7 @@ mod grants;
 mod health;
 pub mod junit;
 mod log;
+pub mod outside;
 pub mod planner;
 mod policies;
 pub mod policy;

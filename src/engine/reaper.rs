@@ -137,7 +137,7 @@ async fn recorded_disks(engine: &Engine) -> Result<HashSet<DiskId>, StoreError> 
 }
 
 /// Removes what carries a build's number, at the driver and at the host.
-async fn release_tagged(engine: &Engine, build: BuildNo) {
+pub(super) async fn release_tagged(engine: &Engine, build: BuildNo) {
     for released in [engine.driver().release(build).await, engine.host().release(build).await] {
         match released {
             Ok(0) => {}
@@ -158,12 +158,7 @@ pub async fn sweep(engine: &Engine) {
         }
     }
     for number in tagged {
-        let is_live = engine.running().contains_key(&number);
-        let ended = match engine.store().build(number).await {
-            Ok(record) => record.is_none_or(|record| record.build.state == BuildState::Finished),
-            Err(_) => false,
-        };
-        if !is_live && ended {
+        if engine.is_over(number).await.unwrap_or(false) {
             info!(build = number.0, "sweeping leftovers");
             release_tagged(engine, number).await;
         }

@@ -9,4 +9,5 @@ mod fake;
 mod real;
 
 mod compared;
+mod driver;
 mod itself;

@@ -68,6 +68,7 @@ pub(in crate::engine) async fn serve_kept(run: &mut Run) -> Result<(), Stop> {
     let (mut image, mut records) = put_right(run, image, &snapshot).await?;
     if image.state != ImageState::Published {
         image.state = ImageState::Published;
+        run.engine.show(&image, ImageState::Published).await;
         records.push(Record::ImageState(image.id.clone(), ImageState::Published));
     }
     records.push(serve(run, &image));

@@ -54,12 +54,12 @@ impl Cloud {
     /// uploads it.
     async fn base_of_host(&self, source: &BaseSource, lines: &Lines, wait: &Wait) -> Result<Base, PortError> {
         let made = self.maker.make_base(source, lines, wait).await?;
-        if let Some(base) = self.uploaded_base(made.sha256).await? {
-            return Ok(base);
+        if self.uploaded_base(made.sha256).await?.is_some() {
+            return Ok(made);
         }
         let _turn = self.making.turn(Making::of_sum(&made.sha256), wait).await?;
-        if let Some(base) = self.uploaded_base(made.sha256).await? {
-            return Ok(base);
+        if self.uploaded_base(made.sha256).await?.is_some() {
+            return Ok(made);
         }
         for broken in self.images_of(&made.disk).await? {
             // Of an upload that was cut off: it is our turn, so nobody goes on with it.

@@ -101,6 +101,11 @@ impl GlanceImage {
         self.status == "active"
     }
 
+    /// Whether its bytes are still to come. What somebody took out of use is finished.
+    pub(super) fn is_unfinished(&self) -> bool {
+        matches!(self.status.as_str(), "queued" | "saving" | "importing" | "uploading" | "killed")
+    }
+
     pub(super) fn property(&self, name: &str) -> &str {
         self.properties.get(name).map(String::as_str).unwrap_or_default()
     }

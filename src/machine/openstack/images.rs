@@ -159,11 +159,12 @@ impl Cloud {
                 _ => {}
             }
             let told = now.map(|now| format!("{now:?}")).unwrap_or_default();
-            if told != last || self.is_imaging(server).await? {
+            let pace = self.client.pace;
+            if told != last {
                 (last, since) = (told, Instant::now());
-            } else if since.elapsed() > self.client.pace.stuck {
+            } else if since.elapsed() > pace.busy || since.elapsed() > pace.stuck && !self.is_imaging(server).await? {
                 return Err(PortError::unavailable(format!(
-                    "the image {id} stays as it is, and nothing works on it any more: {}",
+                    "the image {id} stays as it is, and nothing works on it any more or for too long: {}",
                     if last.is_empty() { "it is not there" } else { &last }
                 ))
                 .help("the cloud lost it half made; factoryd retry"));
@@ -274,13 +275,11 @@ impl Cloud {
         Ok(())
     }
 
-    /// Removes images of builds, and bases, that were begun and that nobody goes on with: of one build, or those bases.
+    /// Removes images that were begun and that nobody goes on with.
     pub(super) async fn remove_unfinished(&self, of: impl Fn(&GlanceImage) -> bool) -> Result<(usize, u64), PortError> {
         let mut removed = (0, 0);
         for image in self.our_images().await? {
-            let is_unfinished =
-                matches!(image.status.as_str(), "queued" | "saving" | "importing" | "uploading" | "killed");
-            if is_unfinished && of(&image) {
+            if image.is_unfinished() && of(&image) {
                 self.client.delete_image(&image.id).await?;
                 removed = (removed.0 + 1, removed.1 + image.size.unwrap_or(0));
             }

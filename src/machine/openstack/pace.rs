@@ -15,6 +15,8 @@ pub struct Pace {
     pub look: Duration,
     /// How long an image may stay as it is while its server has nothing to do with it any more.
     pub stuck: Duration,
+    /// How long it may stay so while its server is said to be busy with it: a large disk takes its time.
+    pub busy: Duration,
     /// How long is waited between two attempts to get a server where the cloud has no room.
     pub room: Duration,
     /// How long things may take to be gone that were deleted.
@@ -29,6 +31,7 @@ impl Default for Pace {
             attempts: 6,
             look: Duration::from_secs(1),
             stuck: Duration::from_secs(300),
+            busy: Duration::from_secs(3600),
             room: Duration::from_secs(20),
             gone: Duration::from_secs(600),
         }

@@ -196,14 +196,17 @@ impl Cloud {
             .map(|(_, orphan)| orphan.id.clone())
             .collect();
         self.delete_servers(&servers).await?;
-        let of_build = |image: &super::glance::GlanceImage| super::marks::Marks::image_build(image) == Some(build);
-        let (images, _) = self.remove_unfinished(of_build).await?;
+        // Images that were begun, when nobody makes them any more.
+        for (_, orphan) in all.iter().filter(|(of, orphan)| *of == build && orphan.kind == "image") {
+            self.client.delete_image(&orphan.id).await?;
+            count += 1;
+        }
         let directory = self.of_build(build);
         let local = crate::blocking::run(move || {
             let found = usize::from(directory.exists());
             remove_directory(&directory).map(|()| found)
         });
-        Ok(count + servers.len() + images + local.await?)
+        Ok(count + servers.len() + local.await?)
     }
 
     /// Everything outside that carries the number of a build: servers, addresses, key pairs, images that were begun.
@@ -226,7 +229,7 @@ impl Cloud {
                 add(build, "floating address", &address.id, &address.address);
             }
         }
-        for image in self.our_images().await?.iter().filter(|image| !image.is_active()) {
+        for image in self.our_images().await?.iter().filter(|image| image.is_unfinished()) {
             add(super::marks::Marks::image_build(image), "image", &image.id, &image.name);
         }
         Ok(found)
