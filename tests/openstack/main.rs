@@ -4,7 +4,11 @@
 //! with the program `cloud` beside this file. What the fake says is itself looked at: alone in [`itself`], and against the
 //! real ones in [`compared`], since everything else here believes it.
 
+mod builds;
 mod caller;
+#[path = "../daemon/factory.rs"]
+#[expect(dead_code, reason = "other tests use more of it")]
+mod factory;
 mod fake;
 mod real;
 
