@@ -43,6 +43,7 @@ pub(super) fn settings(merged: Merged) -> Result<Settings, ConfigError> {
     if of("driver").is_empty() {
         settings.drivers = defaults.drivers;
     }
+    checker.copies(of("driver"), &settings.drivers);
     let names: BTreeSet<&str> = of("driver").iter().map(|group| group.name.as_str()).collect();
     checker.default_driver(top, &settings, &names);
     settings.sandbox = Sandbox { required: flag(of("sandbox").first(), "required").unwrap_or(true) };

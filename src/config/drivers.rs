@@ -1,5 +1,7 @@
 //! Checking of `[driver.NAME]`: which keys belong to which kind, and what they say.
 
+use std::collections::BTreeMap;
+
 use super::checked::{Checker, count, flag, is_name, path, size, text, texts};
 use super::fragment::Group;
 use super::{Accelerator, CloudSettings, DriverKind, DriverSettings};
@@ -52,8 +54,23 @@ impl Checker {
         }
         let cloud = self.cloud(group);
         let (cpus, memory) = (count(g, "cpus"), size(g, "memory"));
-        let settings = DriverSettings { kind: kind?, accelerator, host_key, cpus, memory, cloud };
+        let copy_to = texts(g, "copy_to").map(|(names, _)| names.iter().map(|name| name.as_str().into()).collect());
+        let copy_to = copy_to.unwrap_or_default();
+        let settings = DriverSettings { kind: kind?, accelerator, host_key, cpus, memory, copy_to, cloud };
         Some((DriverName::from(group.name.as_str()), settings))
+    }
+
+    /// Copies go to other drivers, of the kind that takes them.
+    pub(super) fn copies(&mut self, groups: &[Group], drivers: &BTreeMap<DriverName, DriverSettings>) {
+        let takes = |name: &str| drivers.get(&name.into()).is_some_and(|to| to.kind == DriverKind::OpenStack);
+        for group in groups {
+            let Some((names, place)) = texts(Some(group), "copy_to") else { continue };
+            for name in names.iter().filter(|name| !takes(name) || **name == group.name) {
+                let key = format!("{}.copy_to", group.title);
+                let message = format!("{name:?} is no other driver that takes copies of images");
+                self.fault(place, &key, message, "name drivers of the kind openstack");
+            }
+        }
     }
 
     fn port(&mut self, group: &Group) -> Option<u16> {

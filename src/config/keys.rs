@@ -67,6 +67,7 @@ pub(super) const SECTIONS: &[Section] = &[
             ("host_key", Kind::Text),
             ("cpus", Kind::Count),
             ("memory", Kind::Size),
+            ("copy_to", Kind::Texts),
             ("clouds", Kind::Path),
             ("cloud", Kind::Text),
             ("credential", Kind::Text),

@@ -106,6 +106,8 @@ pub struct DriverSettings {
     pub cpus: Option<u32>,
     /// The most memory of one machine in bytes; `None` is what the host has.
     pub memory: Option<u64>,
+    /// The drivers that get a copy of each image that this one publishes.
+    pub copy_to: Vec<DriverName>,
     /// What only a cloud has.
     pub cloud: CloudSettings,
 }
@@ -317,6 +319,7 @@ impl Default for DriverSettings {
             host_key: HostKey::Verified,
             cpus: None,
             memory: None,
+            copy_to: Vec::new(),
             cloud: CloudSettings::default(),
         }
     }

@@ -153,6 +153,7 @@ fn every_key_is_read() {
         host_key: HostKey::FirstSeen,
         cpus: Some(4),
         memory: Some(2 << 30),
+        copy_to: Vec::new(),
         cloud: CloudSettings::default(),
     };
     assert_eq!(settings.drivers, [("local".into(), driver)].into());
@@ -276,6 +277,7 @@ kind = "qemo"
 [driver.near]
 kind = "qemu"
 flavor = "m1.small"
+copy_to = ["far", "near", "nowhere"]
 [driver.far]
 kind = "openstack"
 accelerator = "kvm"
@@ -306,17 +308,19 @@ allow_private = ["example.org"]
     config.toml:12:1: repository.network_full: "../x" is no pipeline's path; write paths below the repository's root: "pipelines/bundle.yml"
     config.toml:14:1: driver.qemu.kind: there is no "qemo"; did you mean "qemu"?
     config.toml:17:1: driver.near.flavor: has no effect here; take it out: it is a key of a driver of the kind openstack
-    config.toml:20:1: driver.far.accelerator: has no effect here; take it out: how a cloud runs its machines is the cloud's
-    config.toml:21:1: driver.far.interface: there is no "secret"; write one of public, internal, admin
-    config.toml:23:1: driver.far.credential: has no effect here; take it out: clouds.yaml is read from one place
-    config.toml:24:1: driver.far.image_endpoint: "glance:9292" is no address of a service; write https://… or http://…
-    config.toml:25:1: driver.far.ssh_port: 70000 is no port; write one from 1 to 65535; SSH's own is 22
-    config.toml:26:7: base.x: sha256 is missing; what is downloaded is used only if its bytes sum to it
-    config.toml:27:1: base.x.url: "ftp://example.org/x" can't be downloaded; write https://… or http://…
-    config.toml:31:1: base.y.sha256: has no effect here; take it out: an image of the catalogue has its own
-    config.toml:33:8: base.z.path: "relative" does not fit; write an absolute path in quotes
-    config.toml:34:1: base.z.format: there is no "vmdk"; write one of qcow2, raw
-    config.toml:35:10: secrets.s: says too little; it needs one of file, credential, and one only
-    config.toml:37:1: download.allow_private: "example.org" is no address; write "10.0.0.0/8" or "192.168.1.5"
+    config.toml:18:1: driver.near.copy_to: "near" is no other driver that takes copies of images; name drivers of the kind openstack
+    config.toml:18:1: driver.near.copy_to: "nowhere" is no other driver that takes copies of images; name drivers of the kind openstack
+    config.toml:21:1: driver.far.accelerator: has no effect here; take it out: how a cloud runs its machines is the cloud's
+    config.toml:22:1: driver.far.interface: there is no "secret"; write one of public, internal, admin
+    config.toml:24:1: driver.far.credential: has no effect here; take it out: clouds.yaml is read from one place
+    config.toml:25:1: driver.far.image_endpoint: "glance:9292" is no address of a service; write https://… or http://…
+    config.toml:26:1: driver.far.ssh_port: 70000 is no port; write one from 1 to 65535; SSH's own is 22
+    config.toml:27:7: base.x: sha256 is missing; what is downloaded is used only if its bytes sum to it
+    config.toml:28:1: base.x.url: "ftp://example.org/x" can't be downloaded; write https://… or http://…
+    config.toml:32:1: base.y.sha256: has no effect here; take it out: an image of the catalogue has its own
+    config.toml:34:8: base.z.path: "relative" does not fit; write an absolute path in quotes
+    config.toml:35:1: base.z.format: there is no "vmdk"; write one of qcow2, raw
+    config.toml:36:10: secrets.s: says too little; it needs one of file, credential, and one only
+    config.toml:38:1: download.allow_private: "example.org" is no address; write "10.0.0.0/8" or "192.168.1.5"
     "#);
 }

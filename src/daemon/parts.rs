@@ -185,6 +185,7 @@ fn policy(settings: &Settings, state: &std::path::Path) -> Result<Policy> {
             })
             .collect(),
         driver: settings.default_driver.clone(),
+        copies: driver.map(|driver| driver.copy_to.clone()).unwrap_or_default(),
         aliases: settings.bases.iter().map(|(name, base)| (name.clone(), base_image(base))).collect(),
         base_directories: settings.base_directories.clone(),
         memory: settings.limits.memory.or_else(|| if is_here { most_memory() } else { None }),

@@ -249,6 +249,11 @@ impl Engine {
         self.shared.drivers.get(&self.policy().driver).expect("the configured driver was made at start")
     }
 
+    /// All drivers that the configuration has.
+    pub fn drivers(&self) -> impl Iterator<Item = &Arc<dyn Driver>> {
+        self.shared.drivers.values()
+    }
+
     /// A driver by its name, for images that another one made.
     pub fn driver_named(&self, name: &DriverName) -> Option<&Arc<dyn Driver>> {
         self.shared.drivers.get(name)

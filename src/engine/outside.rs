@@ -43,7 +43,10 @@ impl Engine {
     }
 
     async fn of_ended_builds(&self) -> Result<Vec<Orphan>, CareError> {
-        let mut found = self.driver().outside().await?;
+        let mut found = Vec::new();
+        for driver in self.drivers() {
+            found.extend(driver.outside().await?);
+        }
         let mut over = BTreeMap::new();
         for orphan in &found {
             if let std::collections::btree_map::Entry::Vacant(place) = over.entry(orphan.build) {

@@ -391,6 +391,19 @@ pub trait Driver: Send + Sync {
         wait: &Wait,
     ) -> Result<PublishedCopy, PortError>;
 
+    /// Makes a copy of an image that another driver has published: the same bytes, kept under `keep` here, too.
+    async fn take(
+        &self,
+        _from: &dyn Driver,
+        _disk: &DiskId,
+        _keep: &DiskId,
+        _order: &ImageOrder,
+        _lines: &Lines,
+        _wait: &Wait,
+    ) -> Result<PublishedCopy, PortError> {
+        Err(PortError::refused(format!("the driver {} takes no copies of other drivers' images", self.name())))
+    }
+
     /// Puts name and properties of a copy right.
     async fn amend(&self, copy: &ImageCopy, order: &ImageOrder) -> Result<(), PortError>;
 

@@ -14,7 +14,7 @@ use factoryd::engine::ports::{
     SealedDisk, Wait,
 };
 use factoryd::machine::openstack::{Credentials, OpenStack, OpenStackSettings, Pace, Visibility};
-use factoryd::machine::qemu::{AcceleratorChoice, AllowedInside, QemuSettings};
+use factoryd::machine::qemu::{AcceleratorChoice, AllowedInside, Qemu, QemuSettings};
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio::io::AsyncReadExt as _;
@@ -59,6 +59,18 @@ fn pace() -> Pace {
     }
 }
 
+fn maker(state: &Path) -> QemuSettings {
+    QemuSettings {
+        name: "maker".into(),
+        state_dir: state.to_owned(),
+        accelerator: AcceleratorChoice::Tcg,
+        private_downloads: AllowedInside::new(|address| address.is_loopback()),
+        largest_base: 1 << 30,
+        disk_free: 0,
+        run_as: None,
+    }
+}
+
 fn driver(cloud: &Cloud, state: &Path, change: impl FnOnce(&mut OpenStackSettings)) -> OpenStack {
     let environment = cloud.environment();
     let variable = |name: &str| environment.iter().find(|(key, _)| key == name).map(|(_, value)| value.clone());
@@ -76,15 +88,7 @@ fn driver(cloud: &Cloud, state: &Path, change: impl FnOnce(&mut OpenStackSetting
         visibility: Visibility::Private,
         pace: pace(),
         directory: state.join("cloud"),
-        maker: QemuSettings {
-            name: "maker".into(),
-            state_dir: state.to_owned(),
-            accelerator: AcceleratorChoice::Tcg,
-            private_downloads: AllowedInside::new(|address| address.is_loopback()),
-            largest_base: 1 << 30,
-            disk_free: 0,
-            run_as: None,
-        },
+        maker: maker(state),
     };
     change(&mut settings);
     OpenStack::new(settings).expect("the directory can be used")
@@ -363,6 +367,30 @@ async fn a_base_image_of_this_host_is_uploaded_once_and_checked_on_the_way() {
     assert!(error.message.contains("did not arrive whole"), "{error}");
     assert_eq!(world.cloud.ours(), [""; 0]);
     world.untouched();
+}
+
+#[tokio::test]
+async fn an_image_of_this_host_is_copied_to_the_cloud() {
+    let world = World::new();
+    let raw = world.state.path().join("disk.raw");
+    std::fs::write(&raw, vec![7; 700_000]).expect("written");
+    let here = Qemu::new(maker(&world.state.path().join("here"))).expect("the directory can be used");
+    let source = BaseSource::File { path: raw, format: DiskFormat::Raw };
+    let base = here.base(&source, &world.lines(), &wait()).await.expect("a disk of this host");
+    let mut bytes = Vec::new();
+    here.read(&base.disk).await.expect("opened").read_to_end(&mut bytes).await.expect("read");
+    world.cloud.fault(Fault::on(Service::Glance, "PUT", "/images/", Effect::CutUpload { after: 1000 }));
+    let taken = world.driver.take(&here, &base.disk, &image_disk(), &world.image(2), &world.lines(), &wait()).await;
+    let taken = taken.expect("at the second attempt");
+    assert_eq!((taken.sha256, taken.size), (Digest::of(&bytes), bytes.len() as u64));
+    let shown = world.only_image();
+    assert_eq!((&shown["id"], &shown["name"]), (&taken.copy.id.as_str().into(), &"web-2026".into()));
+    assert_eq!(
+        (&shown["min_disk"], &shown["img_os"], &shown["disk_format"]),
+        (&4.into(), &"debian".into(), &"qcow2".into())
+    );
+    assert_eq!(world.driver.disks().await.expect("a list"), [(image_disk(), taken.size)]);
+    world.over(2).await;
 }
 
 /// Boots although this goes wrong, once for each; gives what was said.

@@ -16,7 +16,8 @@ use tokio_util::io::{ReaderStream, StreamReader};
 use super::client::{Client, Opens};
 use super::error::{ApiError, Fate, Service};
 use super::glance::GlanceImage;
-use crate::domain::id::Digest;
+use crate::domain::id::{Digest, DiskId};
+use crate::engine::ports::Driver;
 
 /// Bytes that are read from a file at once.
 const PIECE: usize = 256 * 1024;
@@ -114,6 +115,31 @@ impl Opens for OfImage<'_> {
         let response = self.client.image_bytes(self.image, None).await?;
         let passing = self.passing.clone();
         Ok(Body::wrap_stream(response.bytes_stream().inspect(move |piece| {
+            if let Ok(piece) = piece {
+                note(&passing, piece);
+            }
+        })))
+    }
+}
+
+/// The bytes of another driver's disk, for an upload.
+pub(super) struct OfDriver<'d> {
+    pub(super) driver: &'d dyn Driver,
+    pub(super) disk: &'d DiskId,
+    pub(super) passing: Passing,
+}
+
+#[async_trait]
+impl Opens for OfDriver<'_> {
+    async fn open(&self) -> Result<Body, ApiError> {
+        begin(&self.passing);
+        let reader = self
+            .driver
+            .read(self.disk)
+            .await
+            .map_err(|error| ApiError::silent(Service::Image, "the upload", Fate::Impossible, error.to_string()))?;
+        let passing = self.passing.clone();
+        Ok(Body::wrap_stream(ReaderStream::with_capacity(reader, PIECE).inspect(move |piece| {
             if let Ok(piece) = piece {
                 note(&passing, piece);
             }

@@ -19,7 +19,7 @@ use crate::engine::ports::{Lines, PortError, Wait};
 use crate::machine::qemu::qcow2::Header;
 
 /// How much of an image is looked at for its header.
-const HEAD: u64 = 64 * 1024;
+pub(super) const HEAD: u64 = 64 * 1024;
 /// How often an upload is begun that breaks off.
 const UPLOADS: u32 = 3;
 

@@ -275,6 +275,18 @@ impl Driver for OpenStack {
         self.0.publish_disk(disk, keep, order, lines, wait).await
     }
 
+    async fn take(
+        &self,
+        from: &dyn Driver,
+        disk: &DiskId,
+        keep: &DiskId,
+        order: &ImageOrder,
+        lines: &Lines,
+        wait: &Wait,
+    ) -> Result<PublishedCopy, PortError> {
+        self.0.take_copy((from, disk), keep, order, lines, wait).await
+    }
+
     async fn amend(&self, copy: &ImageCopy, order: &ImageOrder) -> Result<(), PortError> {
         self.0.amend_copy(copy, order).await
     }

@@ -6,15 +6,17 @@
 use std::collections::BTreeMap;
 
 use serde_json::{Map, Value, json};
+use tokio::io::AsyncReadExt as _;
 
 use super::Cloud;
-use super::bytes::{OfImage, Passing};
+use super::bytes::{OfDriver, OfImage, Passing};
 use super::glance::{Change, GlanceImage};
-use super::images::Upload;
+use super::images::{HEAD, Upload};
 use super::marks::{self, BUILD, Marks, OURS, SHA256};
 use crate::domain::id::{Digest, DiskId};
 use crate::domain::image::{ImageCopy, ImageState};
-use crate::engine::ports::{ImageOrder, Lines, PortError, PublishedCopy, Wait};
+use crate::engine::ports::{Driver, ImageOrder, Lines, PortError, PublishedCopy, Wait};
+use crate::machine::qemu::qcow2::Header;
 
 /// What an image keeps of those it came from, as the factory has always kept it.
 const INHERITED: [&str; 3] = ["cw_os", "cw_origin", "hw_rng_model"];
@@ -45,13 +47,7 @@ impl Cloud {
             self.remove_disk(keep).await?;
         }
         labelled?;
-        let copy = ImageCopy {
-            driver: self.settings.name.clone(),
-            region: self.client.region().to_owned(),
-            id: image.id,
-            disk: keep.clone(),
-        };
-        Ok(PublishedCopy { copy, sha256, size, virtual_size })
+        Ok(PublishedCopy { copy: self.copy(image.id, keep), sha256, size, virtual_size })
     }
 
     /// A second image of the same bytes.
@@ -74,6 +70,41 @@ impl Cloud {
             inherited.map(|(key, value)| Change::Set(key.clone(), Value::String(value.clone()))).collect();
         let copy = if changes.is_empty() { copy } else { self.client.change_image(&copy.id, &changes).await? };
         Ok((copy, passed.sha256(), passed.size))
+    }
+
+    /// An image of another driver, copied here. Glance would take anything as qcow2: its head is looked at before.
+    pub(super) async fn take_copy(
+        &self,
+        (from, disk): (&dyn Driver, &DiskId),
+        keep: &DiskId,
+        order: &ImageOrder,
+        lines: &Lines,
+        wait: &Wait,
+    ) -> Result<PublishedCopy, PortError> {
+        self.refuse_if_there(keep).await?;
+        let mut head = Vec::new();
+        let reading = from.read(disk).await?.take(HEAD).read_to_end(&mut head).await;
+        reading.map_err(|error| PortError::unavailable(format!("the disk {disk} can't be read: {error}")))?;
+        let header = Header::parse(&head)
+            .map_err(|why| PortError::failed(format!("the disk {disk} of {} is not qcow2: {why}", from.name())))?;
+        header.stand_alone(disk.as_str())?;
+        let passing = Passing::default();
+        let bytes = OfDriver { driver: from, disk, passing: passing.clone() };
+        let row = self.row(keep, order, "qcow2");
+        let upload = Upload { disk: keep, name: &order.name, row, bytes: &bytes, passing: &passing };
+        let (image, passed) = wait.run("copying the image", self.uploaded(&upload, lines)).await?;
+        let (sha256, size) = (passed.sha256(), passed.size);
+        let marks = [marks_of(keep, order), vec![(SHA256.to_owned(), sha256.hex())]].concat();
+        if let Err(error) = self.label(&image, order, &marks).await {
+            self.remove_disk(keep).await?;
+            return Err(error);
+        }
+        Ok(PublishedCopy { copy: self.copy(image.id, keep), sha256, size, virtual_size: header.virtual_size })
+    }
+
+    fn copy(&self, id: String, keep: &DiskId) -> ImageCopy {
+        let (driver, region) = (self.settings.name.clone(), self.client.region().to_owned());
+        ImageCopy { driver, region, id, disk: keep.clone() }
     }
 
     /// What an image is made with that is to be published.
