@@ -15,3 +15,4 @@ mod real;
 mod compared;
 mod driver;
 mod itself;
+mod suite;

@@ -186,7 +186,7 @@ fn create(state: &mut State, request: &Request) -> Answer {
     image.fate = state.faults.image_fate();
     let shown = shown(&image, state.now_base);
     state.images.insert(id.clone(), image);
-    let answer = Answer::json(201, &shown).with("location", format!("{}/v2/images/{id}", state.endpoints.trap));
+    let answer = Answer::json(201, &shown).with("location", format!("{}/v2/images/{id}", state.link(Service::Glance)));
     match state.settings.import {
         true => answer.with("openstack-image-import-methods", "glance-direct,web-download,copy-image"),
         false => answer,

@@ -24,6 +24,8 @@ pub(crate) struct Setup {
     /// Where its sshd has its files.
     pub(crate) run: PathBuf,
     pub(crate) hostname: String,
+    /// How large its disk is to look, in bytes.
+    pub(crate) size: u64,
     pub(crate) public_key: Option<String>,
     pub(crate) user_data: Option<String>,
     pub(crate) first_boot: bool,
@@ -65,6 +67,8 @@ impl Guest {
     pub(crate) fn start(setup: Setup, runtime: Handle) -> (Self, Vec<String>) {
         prepare_disk(&setup);
         fs::create_dir_all(setup.run.join("bin")).expect("made");
+        fs::create_dir_all(setup.run.join("disks")).expect("made");
+        fs::write(setup.run.join("boot_id"), format!("{}\n", uuid::Uuid::new_v4())).expect("written");
         let _before = fs::remove_file(setup.run.join("off"));
         write_programs(&setup);
         let complaints = if setup.first_boot { first_boot(&setup) } else { Vec::new() };
@@ -120,6 +124,15 @@ impl Guest {
     /// Ends every connection and answers no more.
     pub(crate) fn cut(&self) {
         self.end.cancel();
+    }
+
+    /// Plugs a volume in, or out.
+    pub(crate) fn plug(&self, name: &str, is_in: bool) {
+        let disk = self.run.join("disks").join(name);
+        match is_in {
+            true => fs::write(disk, vec![0; 1 << 20]).expect("written"),
+            false => drop(fs::remove_file(disk)),
+        }
     }
 
     pub(crate) fn has_powered_off(&self) -> bool {
@@ -212,6 +225,8 @@ fn prepare_disk(setup: &Setup) {
     }
     fs::write(disk.join("etc/passwd"), "root:x:0:0:root:/root:/bin/bash\n").expect("written");
     fs::write(disk.join("etc/group"), "root:x:0:\n").expect("written");
+    fs::write(disk.join("etc/hosts"), format!("127.0.0.1 localhost {}\n", setup.hostname)).expect("written");
+    fs::write(disk.join("etc/nsswitch.conf"), "passwd: files\ngroup: files\nhosts: files\n").expect("written");
     fs::write(disk.join("etc/hostname"), format!("{}\n", setup.hostname)).expect("written");
     if !disk.join("etc/os-release").exists() {
         fs::write(disk.join("etc/os-release"), "NAME=\"fake guest\"\nID=fake\n").expect("written");
@@ -221,18 +236,31 @@ fn prepare_disk(setup: &Setup) {
 /// The program that every command goes through, and those that a guest has besides the host's.
 fn write_programs(setup: &Setup) {
     let (run, disk) = (setup.run.display(), setup.disk.display());
-    // A session of its own: the shell inside leads it, as it would under sshd alone.
+    let hostname = &setup.hostname;
+    // A session of its own: the shell inside leads it, as it would under sshd alone. A volume is a file that is there in
+    // every session.
     let enter = format!(
         "PATH=/opt/guest:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin\nexport PATH\n\
-         exec bwrap --die-with-parent --new-session --bind {disk} / --ro-bind /usr /usr \
-         --ro-bind /etc/alternatives /etc/alternatives --dev /dev --bind /proc /proc --tmpfs /run \
-         --bind {run} /run/guest --ro-bind {run}/bin /opt/guest --chdir /root \
-         -- /bin/sh -c \"${{SSH_ORIGINAL_COMMAND:-exec sh}}\"\n"
+         set --\nfor disk in {run}/disks/*; do\n  [ -e \"$disk\" ] && set -- \"$@\" --bind \"$disk\" \"/dev/${{disk##*/}}\"\n\
+         done\n\
+         exec bwrap --die-with-parent --new-session --unshare-uts --hostname '{hostname}' --bind {disk} / \
+         --ro-bind /usr /usr --ro-bind /etc/alternatives /etc/alternatives --dev /dev --bind /proc /proc \
+         --ro-bind {run}/boot_id /proc/sys/kernel/random/boot_id --tmpfs /run --bind {run} /run/guest \
+         --ro-bind {run}/bin /opt/guest --chdir /root \"$@\" -- /bin/sh -c \"${{SSH_ORIGINAL_COMMAND:-exec sh}}\"\n"
     );
     fs::write(setup.run.join("enter"), enter).expect("written");
     let systemctl = "#!/bin/sh\ncase \"$*\" in\n  *poweroff*|*halt*) : >/run/guest/off ;;\n  \
                      *is-system-running*) echo running ;;\n  *is-active*) echo active ;;\nesac\n";
     let nothing = "#!/bin/sh\nexit 0\n";
+    let lsblk = format!(
+        "#!/bin/sh\ncase \"$*\" in\n  '-dno NAME') echo vda; ls /run/guest/disks ;;\n  *PKNAME*) echo vda ;;\n  \
+         '-bdno SIZE /dev/vda') echo {} ;;\n  *) exit 1 ;;\nesac\n",
+        setup.size
+    );
+    let findmnt = format!(
+        "#!/bin/sh\ncase \"$*\" in\n  '-no SOURCE /') echo /dev/vda1 ;;\n  '-bno SIZE /') echo {} ;;\n  *) exit 1 ;;\nesac\n",
+        setup.size / 100 * 95
+    );
     for (name, text) in [
         ("systemctl", systemctl),
         ("poweroff", "#!/bin/sh\n: >/run/guest/off\n"),
@@ -240,7 +268,9 @@ fn write_programs(setup: &Setup) {
         ("sync", nothing),
         ("fstrim", nothing),
         ("journalctl", nothing),
-        ("cloud-init", nothing),
+        ("cloud-init", "#!/bin/sh\n[ \"$1\" != status ] || echo 'status: done'\n"),
+        ("lsblk", &lsblk),
+        ("findmnt", &findmnt),
         ("sudo", "#!/bin/sh\nwhile [ \"${1#-}\" != \"$1\" ]; do shift; done\nexec \"$@\"\n"),
     ] {
         let path = setup.run.join("bin").join(name);
@@ -252,6 +282,15 @@ fn write_programs(setup: &Setup) {
 /// What cloud-init does: host keys, who may enter, files, commands.
 fn first_boot(setup: &Setup) -> Vec<String> {
     let mut complaints = Vec::new();
+    for (path, text) in [
+        ("etc/cloud/cloud.cfg", "cloud_final_modules:\n  - package-update-upgrade-install\n"),
+        ("var/log/auth.log", "sshd[1]: Server listening on 0.0.0.0 port 22.\n"),
+        ("var/lib/cloud/instance/boot-finished", "done\n"),
+    ] {
+        let path = setup.disk.join(path);
+        fs::create_dir_all(path.parent().expect("below the disk")).expect("made");
+        fs::write(path, text).expect("written");
+    }
     let host_key = setup.disk.join("etc/ssh/ssh_host_ed25519_key");
     let _none = fs::remove_file(&host_key);
     let mut may_enter: Vec<String> = setup.public_key.iter().cloned().collect();
@@ -303,6 +342,8 @@ fn configure(setup: &Setup, config: &Value, may_enter: &mut Vec<String>, complai
         let path = setup.disk.join(file["path"].as_str().unwrap_or_default().trim_start_matches('/'));
         fs::create_dir_all(path.parent().expect("below the disk")).expect("made");
         fs::write(&path, file["content"].as_str().unwrap_or_default()).expect("written");
+        let mode = file["permissions"].as_str().and_then(|mode| u32::from_str_radix(mode, 8).ok()).unwrap_or(0o644);
+        fs::set_permissions(&path, PermissionsExt::from_mode(mode)).expect("changed");
     }
     for command in config["runcmd"].as_array().into_iter().flatten() {
         match command {

@@ -46,16 +46,15 @@ pub(crate) fn answer(state: &mut State, request: &Request) -> Answer {
 }
 
 fn version(state: &State) -> Value {
-    // The link leads elsewhere, as behind a proxy: a client keeps to the address that it was given.
-    let link = format!("{}/v3/", state.endpoints.trap);
+    let link = format!("{}/v3/", state.link(Service::Keystone));
     json!({ "id": "v3.14", "status": "stable", "updated": "2020-04-07T00:00:00Z", "links": [{ "rel": "self", "href": link }] })
 }
 
 impl State {
-    /// The document at a service's root, whose links lead where no client should follow.
+    /// The document at a service's root, whose links lead where no client should follow, unless they are honest.
     pub(crate) fn versions(&self, service: Service) -> Answer {
-        let trap = &self.endpoints.trap;
-        let links = |path: &str| json!([{ "rel": "self", "href": format!("{trap}{path}") }]);
+        let base = self.link(service);
+        let links = |path: &str| json!([{ "rel": "self", "href": format!("{base}{path}") }]);
         match service {
             Service::Keystone => Answer::json(300, &json!({ "versions": { "values": [version(self)] } })),
             Service::Nova => {

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
 
-use super::http::{Answer, Request};
+use super::http::{Answer, Request, Service};
 use super::neutron::refusal;
 use super::state::{FloatingIp, Origin, Port, SecurityGroup, State};
 use super::strangers::{self, Network};
@@ -133,7 +133,7 @@ pub(crate) fn list(state: &mut State, request: &Request, kind: &str) -> Answer {
         let mut query: Vec<(String, String)> =
             request.query.iter().filter(|(key, _)| key != "marker").cloned().collect();
         query.push(("marker".to_owned(), marker));
-        let url = reqwest::Url::parse_with_params(&format!("{}/v2.0/{kind}", state.endpoints.trap), query);
+        let url = reqwest::Url::parse_with_params(&format!("{}/v2.0/{kind}", state.link(Service::Neutron)), query);
         body[format!("{name}_links")] = json!([{ "rel": "next", "href": url.expect("an address").as_str() }]);
     }
     Answer::json(200, &body)

@@ -33,7 +33,7 @@ pub(crate) fn on_server(state: &mut State, request: &Request, id: &str, rest: &[
         ("GET", ["os-interface"]) => interfaces(state, id),
         (_, ["os-volume_attachments", rest @ ..]) => volumes(state, request, id, rest),
         ("POST", ["remote-consoles"]) => {
-            let url = format!("{}/spice_auto.html?token=1", state.endpoints.trap);
+            let url = format!("{}/spice_auto.html?token=1", state.link(Service::Nova));
             let kind = request.json["remote_console"].clone();
             Answer::json(
                 200,
@@ -310,7 +310,7 @@ fn volumes(state: &mut State, request: &Request, id: &str, rest: &[&str]) -> Ans
         }
         ("DELETE", [volume]) => match state.volumes.get_mut(*volume).filter(|one| one.server.as_deref() == Some(id)) {
             Some(found) => {
-                (found.server, found.status) = (None, "detaching");
+                found.status = "detaching";
                 state.later(Duration::from_secs(1), Event::VolumeStatus((*volume).to_owned(), "available"));
                 Answer::empty(202)
             }

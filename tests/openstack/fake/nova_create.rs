@@ -8,7 +8,7 @@ use tokio::runtime::Handle;
 
 use super::faults::ServerFate;
 use super::guests::{Guest, Setup};
-use super::http::{Answer, Request};
+use super::http::{Answer, Request, Service};
 use super::nova::refused;
 use super::state::{Event, Origin, Port, Server, State};
 use super::{glance_data, strangers};
@@ -72,7 +72,7 @@ pub(crate) fn create(state: &mut State, request: &Request, runtime: &Handle) -> 
     let groups: Vec<Value> = groups.iter().map(|name| json!({ "name": name })).collect();
     let server =
         json!({ "id": id, "links": [], "OS-DCF:diskConfig": "MANUAL", "security_groups": groups, "adminPass": "x" });
-    let location = format!("{}/v2.1/servers/{id}", state.endpoints.trap);
+    let location = format!("{}/v2.1/servers/{id}", state.link(Service::Nova));
     Answer::json(202, &json!({ "server": server })).with("location", location)
 }
 
@@ -273,7 +273,8 @@ pub(crate) fn start_guest(state: &mut State, server: &mut Server, first_boot: bo
     let setup = Setup {
         disk: server.disk.clone(),
         run: state.directory.join("run").join(&server.id),
-        hostname: server.name.clone(),
+        hostname: server.name.chars().take(63).collect::<String>().to_lowercase(),
+        size: state.flavor(server.flavor).expect("it was looked up").disk << 30,
         public_key: server.public_key.clone(),
         user_data: server.user_data.clone(),
         first_boot,

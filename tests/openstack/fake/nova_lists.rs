@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::http::{Answer, Request};
+use super::http::{Answer, Request, Service};
 use super::keystone;
 use super::state::{Flavor, Server, State};
 
@@ -158,7 +158,7 @@ pub(crate) fn next_link(state: &State, path: &str, request: &Request, marker: Op
     let marker = marker?;
     let mut query: Vec<(String, String)> = request.query.iter().filter(|(key, _)| key != "marker").cloned().collect();
     query.push(("marker".to_owned(), marker));
-    let url = reqwest::Url::parse_with_params(&format!("{}/v2.1{path}", state.endpoints.trap), query);
+    let url = reqwest::Url::parse_with_params(&format!("{}/v2.1{path}", state.link(Service::Nova)), query);
     Some(url.expect("an address").to_string())
 }
 

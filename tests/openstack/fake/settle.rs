@@ -41,8 +41,14 @@ impl State {
             Event::ImageSaving(id) => self.image_saving(&id),
             Event::ImageActive(id) => self.image_active(&id),
             Event::VolumeStatus(id, status) => {
-                if let Some(volume) = self.volumes.get_mut(&id) {
-                    volume.status = status;
+                let Some(volume) = self.volumes.get_mut(&id) else { return };
+                volume.status = status;
+                let server = volume.server.as_ref().and_then(|server| self.servers.get(server));
+                if let Some(guest) = server.and_then(|server| server.guest.as_ref()) {
+                    guest.plug("vdb", status == "in-use");
+                }
+                if status == "available" {
+                    volume.server = None;
                 }
             }
             Event::VolumeGone(id) => drop(self.volumes.remove(&id)),

@@ -36,6 +36,8 @@ pub(crate) struct Settings {
     pub(crate) heat: bool,
     /// Whether the catalogue's addresses of Glance and Neutron hold the version.
     pub(crate) versions_in_catalogue: bool,
+    /// Whether version documents, lists and answers link to the services, and not to where no client should go.
+    pub(crate) honest_links: bool,
     /// The port of the guests' sshd; `None` takes a free one.
     pub(crate) ssh_port: Option<u16>,
 }
@@ -54,6 +56,7 @@ impl Default for Settings {
             volumes: true,
             heat: true,
             versions_in_catalogue: false,
+            honest_links: false,
             ssh_port: None,
         }
     }
@@ -327,6 +330,21 @@ impl State {
     pub(crate) fn later(&mut self, after: Duration, event: Event) {
         let number = self.number();
         self.events.insert((self.now + after, number), event);
+    }
+
+    /// Where a service says that it is. Behind a proxy that is elsewhere, and a client keeps to the catalogue.
+    pub(crate) fn link(&self, service: Service) -> &str {
+        let at = &self.endpoints;
+        match service {
+            _ if !self.settings.honest_links => &at.trap,
+            Service::Keystone => &at.keystone,
+            Service::Nova => &at.nova,
+            Service::Glance => &at.glance,
+            Service::Neutron => &at.neutron,
+            Service::Cinder => &at.cinder,
+            Service::Heat => &at.heat,
+            Service::Trap => &at.trap,
+        }
     }
 
     /// A moment as services write it.
