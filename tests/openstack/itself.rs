@@ -439,8 +439,12 @@ async fn trouble_happens_as_it_was_ordered() {
         seen.push(answer.status().as_u16());
     }
     assert_eq!(seen, [404, 307, 401, 401]);
+    assert_eq!(cloud.violations(), [""; 0]);
+}
 
-    // Fates of images, and of their bytes.
+#[tokio::test]
+async fn trouble_with_bytes_happens_as_it_was_ordered() {
+    let cloud = cloud();
     let caller = Caller::enter(&cloud.environment()).await;
     let upload = async || {
         let order = json!({ "name": "x", "disk_format": "raw", "container_format": "bare" });

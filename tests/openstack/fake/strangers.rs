@@ -88,87 +88,127 @@ fn default_groups(state: &mut State) {
     }
 }
 
-/// What people of a project have: with names and tags as another factory, or somebody who looks at ours, gives them.
-fn strangers(state: &mut State, number: u64, project: &str) {
-    let id = |kind: u64, one: u64| format!("5c2f9a35-3f4d-4a86-{number:02}{kind:02}-{one:012}");
-    let tags = |tags: &[&str]| tags.iter().map(|tag| (*tag).to_owned()).collect::<BTreeSet<_>>();
-    let alike = ["factoryd", "factoryd-build-1", "factoryd:elsewhere"];
-    for (one, name) in ["web-server", "factoryd-1-provision", "factoryd-elsewhere-1-test"].into_iter().enumerate() {
-        let one = one as u64;
-        let server = Server {
+/// The tags of another factory, and of somebody who looks at ours.
+const ALIKE: [&str; 3] = ["factoryd", "factoryd-build-1", "factoryd:elsewhere"];
+/// What others call their things.
+const NAMES: [&str; 3] = ["web-server", "factoryd-1-provision", "factoryd-elsewhere-1-test"];
+
+/// One of the things that people of a project have.
+struct Thing<'p> {
+    number: u64,
+    project: &'p str,
+    one: u64,
+    name: &'static str,
+}
+
+impl Thing<'_> {
+    fn id(&self, kind: u64) -> String {
+        format!("5c2f9a35-3f4d-4a86-{:02}{kind:02}-{:012}", self.number, self.one)
+    }
+
+    fn tags(&self) -> BTreeSet<String> {
+        let tags: &[&str] = if self.one == 0 { &[] } else { &ALIKE };
+        tags.iter().map(|tag| (*tag).to_owned()).collect()
+    }
+
+    fn metadata(&self) -> BTreeMap<String, String> {
+        BTreeMap::from([("factoryd_factory".to_owned(), "elsewhere".to_owned())])
+    }
+
+    fn server(&self, state: &State) -> Server {
+        Server {
             origin: Origin::Stranger,
-            id: id(1, one),
-            project: project.to_owned(),
-            name: name.to_owned(),
+            id: self.id(1),
+            project: self.project.to_owned(),
+            name: self.name.to_owned(),
             image: BASE_IMAGE.to_owned(),
             flavor: "1",
             key_name: None,
             public_key: None,
             user_data: None,
-            metadata: BTreeMap::from([("factoryd_factory".to_owned(), "elsewhere".to_owned())]),
-            tags: tags(if one == 0 { &[] } else { &alike }),
+            metadata: self.metadata(),
+            tags: self.tags(),
             description: None,
             security_groups: vec!["default".to_owned()],
             config_drive: false,
-            status: if one == 2 { "SHUTOFF" } else { "ACTIVE" },
+            status: if self.one == 2 { "SHUTOFF" } else { "ACTIVE" },
             task: None,
             fault: None,
             fate: ServerFate::Well,
             created: state.now,
             updated: state.now,
             guest: None,
-            disk: state.directory.join("disks").join(id(1, one)),
-        };
-        let port = Port {
+            disk: state.directory.join("disks").join(self.id(1)),
+        }
+    }
+
+    fn port(&self) -> Port {
+        Port {
             origin: Origin::Stranger,
-            id: id(2, one),
-            project: project.to_owned(),
-            name: name.to_owned(),
+            id: self.id(2),
+            project: self.project.to_owned(),
+            name: self.name.to_owned(),
             network: networks()[0].id,
-            address: fixed_address(40_000 + number * 100 + one),
-            mac: format!("fa:16:3e:ff:{number:02x}:{one:02x}"),
-            device: server.id.clone(),
+            address: fixed_address(40_000 + self.number * 100 + self.one),
+            mac: format!("fa:16:3e:ff:{:02x}:{:02x}", self.number, self.one),
+            device: self.id(1),
             novas: false,
             security_groups: vec!["default".to_owned()],
-            tags: server.tags.clone(),
-            description: name.to_owned(),
-        };
-        let ip = FloatingIp {
+            tags: self.tags(),
+            description: self.name.to_owned(),
+        }
+    }
+
+    fn floating_ip(&self) -> FloatingIp {
+        FloatingIp {
             origin: Origin::Stranger,
-            id: id(3, one),
-            project: project.to_owned(),
+            id: self.id(3),
+            project: self.project.to_owned(),
             network: networks()[1].id,
-            address: floating_address(40_000 + number * 100 + one),
+            address: floating_address(40_000 + self.number * 100 + self.one),
             // One that nobody uses, as a cleaner would like to find it.
-            port: Some(port.id.clone()).filter(|_| one != 1),
-            tags: server.tags.clone(),
-            description: name.to_owned(),
-        };
-        state.servers.insert(server.id.clone(), server);
-        state.ports.insert(port.id.clone(), port);
-        state.floating_ips.insert(ip.id.clone(), ip);
-        let mut image_name = name.to_owned();
-        image_name.push_str("-2026-11-231402");
-        glance::seed(state, Origin::Stranger, &id(4, one), project, &image_name);
-        let image = state.images.get_mut(&id(4, one)).expect("made");
-        image.tags = tags(if one == 0 { &[] } else { &alike });
-        image.properties.insert("factoryd_factory".to_owned(), "elsewhere".to_owned());
-        let volume = Volume {
+            port: Some(self.id(2)).filter(|_| self.one != 1),
+            tags: self.tags(),
+            description: self.name.to_owned(),
+        }
+    }
+
+    fn volume(&self, state: &State) -> Volume {
+        Volume {
             origin: Origin::Stranger,
-            id: id(5, one),
-            project: project.to_owned(),
-            name: name.to_owned(),
+            id: self.id(5),
+            project: self.project.to_owned(),
+            name: self.name.to_owned(),
             size: 1,
             status: "available",
-            metadata: BTreeMap::from([("factoryd_factory".to_owned(), "elsewhere".to_owned())]),
+            metadata: self.metadata(),
             server: None,
             created: state.now,
-        };
+        }
+    }
+}
+
+/// What people of a project have: with names and tags as another factory, or somebody who looks at ours, gives them.
+fn strangers(state: &mut State, number: u64, project: &str) {
+    for (one, name) in NAMES.into_iter().enumerate() {
+        let thing = Thing { number, project, one: one as u64, name };
+        let server = thing.server(state);
+        state.servers.insert(server.id.clone(), server);
+        state.ports.insert(thing.id(2), thing.port());
+        state.floating_ips.insert(thing.id(3), thing.floating_ip());
+        glance::seed(state, Origin::Stranger, &thing.id(4), project, &format!("{name}-2026-11-231402"));
+        let image = state.images.get_mut(&thing.id(4)).expect("made");
+        image.tags = thing.tags();
+        image.properties.extend(thing.metadata());
+        let volume = thing.volume(state);
         state.volumes.insert(volume.id.clone(), volume);
     }
-    if project != PROJECT_ID {
-        return;
+    if project == PROJECT_ID {
+        keys_and_groups(state);
     }
+}
+
+fn keys_and_groups(state: &mut State) {
     for name in ["alice", "factoryd-1-provision", "factoryd-elsewhere-1"] {
         let key = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIMmLZ6Qx4m0mR7kM2r1GkPZrH5c9w8bGZJm0V1cQ0f5b alice".to_owned();
         let pair = Keypair { origin: Origin::Stranger, name: name.to_owned(), public_key: key };
@@ -176,11 +216,11 @@ fn strangers(state: &mut State, number: u64, project: &str) {
     }
     let group = SecurityGroup {
         origin: Origin::Stranger,
-        id: id(6, 1),
-        project: project.to_owned(),
+        id: "5c2f9a35-3f4d-4a86-0106-000000000001".to_owned(),
+        project: PROJECT_ID.to_owned(),
         name: "factoryd-1-test".to_owned(),
         description: "somebody's".to_owned(),
-        tags: tags(&alike),
+        tags: ALIKE.iter().map(|tag| (*tag).to_owned()).collect(),
         rules: Vec::new(),
     };
     state.security_groups.insert(group.id.clone(), group);

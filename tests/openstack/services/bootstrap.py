@@ -3,7 +3,9 @@
 bootstrap.py STAGE PORTS_FILE PASSWORD "PARTS"; doing a stage twice is success.
 """
 
+import os
 import sys
+import time
 
 import requests
 
@@ -80,7 +82,66 @@ def identity():
         for interface in ("public", "internal", "admin"):
             body = {"service_id": entry, "interface": interface, "region_id": "RegionOne", "url": url(name) + path}
             made(KEYSTONE, "endpoint", body, f"service_id={entry}&interface={interface}")
+    if "heat" in PARTS:
+        domain = made(KEYSTONE, "domain", {"name": "heat"}, "name=heat")["id"]
+        body = {"name": "heat_domain_admin", "domain_id": domain, "password": PASSWORD}
+        person = made(KEYSTONE, "user", body, "name=heat_domain_admin&domain_id=" + domain)["id"]
+        call("PUT", f"{KEYSTONE}/domains/{domain}/users/{person}/roles/{roles['admin']}")
+
+
+def cloud():
+    """Flavors; a network that the host is in, one behind a router, and SSH let in."""
+    for name, ram, disk, cpus in (("m1.nano", 128, 1, 1), ("m1.tiny", 512, 2, 1), ("m1.small", 1024, 6, 1)):
+        flavor = {"name": name, "ram": ram, "disk": disk, "vcpus": cpus}
+        call("POST", url("nova", "/v2.1/flavors"), {"flavor": flavor}, also=(409,))
+    neutron, prefix = url("neutron", "/v2.0"), "172.31.77"
+    demo = call("GET", KEYSTONE + "/projects?name=demo")["projects"][0]["id"]
+    body = {"name": "provider", "shared": True, "router:external": True, "provider:network_type": "flat",
+            "provider:physical_network": "physnet1"}
+    outside = made(neutron, "network", body, "name=provider")["id"]
+    pool = [{"start": prefix + ".20", "end": prefix + ".250"}]
+    body = {"name": "provider-v4", "network_id": outside, "ip_version": 4, "cidr": prefix + ".0/24",
+            "gateway_ip": prefix + ".1", "allocation_pools": pool}
+    made(neutron, "subnet", body, "name=provider-v4")
+    inside = made(neutron, "network", {"name": "private", "project_id": demo}, "name=private")["id"]
+    body = {"name": "private-v4", "project_id": demo, "network_id": inside, "ip_version": 4, "cidr": "10.77.0.0/24"}
+    subnet = made(neutron, "subnet", body, "name=private-v4")["id"]
+    body = {"name": "router1", "project_id": demo, "external_gateway_info": {"network_id": outside}}
+    router = made(neutron, "router", body, "name=router1")["id"]
+    if not call("GET", f"{neutron}/ports?device_id={router}&network_id={inside}")["ports"]:
+        call("PUT", f"{neutron}/routers/{router}/add_router_interface", {"subnet_id": subnet})
+    for group in call("GET", f"{neutron}/security-groups?project_id={demo}&name=default")["security_groups"]:
+        rule = {"direction": "ingress", "ethertype": "IPv4", "security_group_id": group["id"], "project_id": demo}
+        for what in ({"protocol": "tcp"}, {"protocol": "icmp"}):
+            call("POST", f"{neutron}/security-group-rules", {"security_group_rule": rule | what}, also=(409,))
+
+
+def wait_for(what, look):
+    end = time.monotonic() + 120
+    while not look():
+        if time.monotonic() > end:
+            raise SystemExit(f"{what} take longer than two minutes")
+        time.sleep(0.2)
+
+
+def compute():
+    def look():
+        listed = call("GET", url("nova", "/v2.1/os-services?binary=nova-compute"))["services"]
+        return any(one["state"] == "up" and (one["updated_at"] or "")[:19] >= os.environ["SINCE"] for one in listed)
+
+    wait_for("Nova's computers", look)
+
+
+def agents():
+    wanted = {"Linux bridge agent", "DHCP agent", "Metadata agent", "L3 agent"}
+
+    def look():
+        listed = call("GET", url("neutron", "/v2.0/agents"))["agents"]
+        fresh = [one for one in listed if one["heartbeat_timestamp"].replace(" ", "T")[:19] >= os.environ["SINCE"]]
+        return wanted <= {one["agent_type"] for one in fresh if one["alive"]}
+
+    wait_for("Neutron's agents", look)
 
 
 log_in()
-{"identity": identity}[STAGE]()
+{"identity": identity, "cloud": cloud, "compute": compute, "agents": agents}[STAGE]()
