@@ -3,8 +3,6 @@
 use reqwest::{Method, Response, StatusCode};
 use serde_json::{Value, json};
 
-use crate::fake::Cloud;
-
 /// Somebody with a token, who knows where the services are.
 pub(crate) struct Caller {
     pub(crate) http: reqwest::Client,
@@ -69,18 +67,6 @@ impl Caller {
             json => request.header("content-type", "application/json").body(json.to_string()),
         };
         request.send().await.expect("an answer")
-    }
-
-    /// Has a server made in the fake; gives its id.
-    pub(crate) async fn boot(&self, cloud: &Cloud, name: &str, more: &Value) -> String {
-        let mut server = json!({ "name": name, "imageRef": cloud.base_image(), "flavorRef": "1",
-            "networks": [{ "uuid": cloud.network("private") }] });
-        server.as_object_mut().expect("a map").extend(more.as_object().cloned().unwrap_or_default());
-        let answer = self.send(Method::POST, "compute", "/servers", &json!({ "server": server })).await;
-        let status = answer.status();
-        let answer = body(answer).await;
-        assert_eq!(status, StatusCode::ACCEPTED, "{answer}");
-        answer["server"]["id"].as_str().expect("an id").to_owned()
     }
 
     /// A server as Nova shows it.

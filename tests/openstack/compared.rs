@@ -1,21 +1,112 @@
-//! The fake beside the real ones: the same questions to both, and the same answers.
+//! The real Keystone and Glance: the fake beside them, with the same questions and answers; the driver with them.
 
+use std::path::Path;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use factoryd::domain::id::{BuildNo, Digest, DiskId, ImageId};
+use factoryd::domain::image::ImageState;
+use factoryd::domain::pipeline::DiskFormat;
+use factoryd::engine::ports::{BaseSource, Driver, ImageOrder, LineSink, Lines, Wait};
+use factoryd::machine::openstack::OpenStack;
 use reqwest::{Method, Response};
 use serde_json::{Value, json};
+use tokio::io::AsyncReadExt as _;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use crate::caller::{Caller, body};
 use crate::fake::{Cloud, Settings};
 use crate::real::RealCloud;
 
+/// The real ones, brought up once for all who ask them; they go down with this process.
+fn real() -> &'static RealCloud {
+    static REAL: OnceLock<RealCloud> = OnceLock::new();
+    // In memory where that can be had: nothing here is to last.
+    let memory = Path::new("/dev/shm");
+    let below = if memory.is_dir() { memory.to_owned() } else { std::env::temp_dir() };
+    REAL.get_or_init(|| RealCloud::up(&below, &["keystone", "glance"]))
+}
+
 #[tokio::test]
 async fn the_fake_says_what_the_real_keystone_and_glance_say() {
     let fake = Cloud::start(Settings::default());
     let said = conversation(&fake.environment()).await;
-    let real = RealCloud::keystone_and_glance();
-    let truth = conversation(&real.environment("demo")).await;
+    let truth = conversation(&real().environment("demo")).await;
     assert_eq!(said.join("\n"), truth.join("\n"));
+}
+
+#[tokio::test]
+async fn a_base_image_is_uploaded_published_and_removed_at_the_real_glance() {
+    let caller = Caller::enter(&real().environment("demo")).await;
+    // Somebody else's, called and marked as if it were ours.
+    let theirs = json!({ "name": "web-2026", "disk_format": "raw", "container_format": "bare", "tags": ["factoryd"],
+        "factoryd_factory": "elsewhere", "factoryd_build": "7", "factoryd_image": IMAGE });
+    let theirs = body(caller.send(Method::POST, "image", "/images", &theirs).await).await;
+    let theirs = format!("/images/{}", theirs["id"].as_str().expect("an id"));
+    let before = caller.get("image", &theirs).await;
+
+    let state = tempfile::tempdir().expect("a directory");
+    let driver = OpenStack::new(real().settings(state.path())).expect("the directory can be used");
+    let raw = state.path().join("disk.raw");
+    std::fs::write(&raw, vec![7; 3 << 20]).expect("written");
+    let source = BaseSource::File { path: raw, format: DiskFormat::Raw };
+    let base = driver.base(&source, &lines(), &wait()).await.expect("uploaded");
+    assert_eq!(driver.base(&source, &lines(), &wait()).await.expect("again"), base);
+    assert!(driver.has(&base.disk).await.expect("an answer"));
+
+    let keep = DiskId::new(IMAGE);
+    let mut order = ImageOrder {
+        build: BuildNo(7),
+        image: ImageId::new(IMAGE.trim_start_matches("image-")),
+        name: "web-2026".to_owned(),
+        properties: vec![("cw_bundle".to_owned(), "web".to_owned()), ("img_os".to_owned(), "debian".to_owned())],
+        min_disk: 4,
+    };
+    let published = driver.publish(&base.disk, &keep, &order, &lines(), &wait()).await.expect("published");
+    let path = format!("/images/{}", published.copy.id);
+    let image = caller.get("image", &path).await;
+    let shown =
+        ["name", "status", "visibility", "cw_bundle", "img_os"].map(|key| image[key].as_str().unwrap_or("none"));
+    assert_eq!(shown, ["web-2026", "active", "private", "web", "debian"]);
+    assert_eq!((image["min_disk"].as_u64(), image["size"].as_u64()), (Some(4), Some(published.size)));
+    let mut bytes = Vec::new();
+    driver.read(&keep).await.expect("it is there").read_to_end(&mut bytes).await.expect("read");
+    assert_eq!((Digest::of(&bytes), bytes.len() as u64), (published.sha256, published.size));
+
+    // Another name, a property less, and hidden from who would begin to use it.
+    order.name = "web-2027".to_owned();
+    order.properties.pop();
+    driver.amend(&published.copy, &order).await.expect("amended");
+    driver.show(&published.copy, ImageState::Deprecated).await.expect("hidden");
+    let image = caller.get("image", &path).await;
+    assert_eq!(
+        (&image["name"], &image["img_os"], &image["os_hidden"]),
+        (&json!("web-2027"), &Value::Null, &json!(true))
+    );
+    assert_eq!(driver.disks().await.expect("a list").len(), 2);
+
+    for disk in [&keep, &base.disk, &keep] {
+        driver.remove(disk).await.expect("removed, or gone already");
+    }
+    assert_eq!(driver.disks().await.expect("a list"), []);
+    let gone = caller.request(Method::GET, "image", &path).send().await.expect("an answer");
+    assert_eq!(gone.status(), 404);
+    assert_eq!(caller.get("image", &theirs).await, before);
+}
+
+const IMAGE: &str = "image-1b4e28ba-2fa1-41d2-883f-0016d3cca427";
+
+fn lines() -> Lines {
+    struct Nobody;
+    impl LineSink for Nobody {
+        fn line(&self, _: &[u8]) {}
+    }
+    Arc::new(Nobody)
+}
+
+fn wait() -> Wait {
+    Wait { cancel: CancellationToken::new(), deadline: Instant::now() + Duration::from_secs(120) }
 }
 
 /// What was asked and how it was answered.

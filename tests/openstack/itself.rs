@@ -11,6 +11,20 @@ use crate::caller::{Caller, body};
 use crate::fake::faults::{Effect, Fault, ImageFate, ServerFate, Storm};
 use crate::fake::{Cloud, Service, Settings};
 
+impl Caller {
+    /// Has a server made; gives its id.
+    pub(crate) async fn boot(&self, cloud: &Cloud, name: &str, more: &Value) -> String {
+        let mut server = json!({ "name": name, "imageRef": cloud.base_image(), "flavorRef": "1",
+            "networks": [{ "uuid": cloud.network("private") }] });
+        server.as_object_mut().expect("a map").extend(more.as_object().cloned().unwrap_or_default());
+        let answer = self.send(Method::POST, "compute", "/servers", &json!({ "server": server })).await;
+        let status = answer.status();
+        let answer = body(answer).await;
+        assert_eq!(status, StatusCode::ACCEPTED, "{answer}");
+        answer["server"]["id"].as_str().expect("an id").to_owned()
+    }
+}
+
 fn cloud() -> Cloud {
     Cloud::start(Settings { scale: 1, ..Settings::default() })
 }

@@ -1,25 +1,26 @@
 //! The real services on loopback, as long as a test needs them.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use std::time::Duration;
 
-use tempfile::TempDir;
+use factoryd::machine::openstack::{Credentials, OpenStackSettings, Pace, Visibility};
+use factoryd::machine::qemu::{AcceleratorChoice, AllowedInside, QemuSettings};
 
-/// A cloud of real services; it goes down when this is dropped, or when the test's process ends in whatever way.
+/// A cloud of real services. It goes down when this is dropped, or when the test's process ends in whatever way.
 pub(crate) struct RealCloud {
-    directory: TempDir,
+    directory: PathBuf,
 }
 
 impl RealCloud {
-    /// Brings up Keystone and Glance. Takes seconds where nothing else runs.
-    pub(crate) fn keystone_and_glance() -> Self {
-        let directory = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).expect("a directory");
-        let cloud = Self { directory };
-        let up = cloud.run(&["up", "keystone", "glance"]);
+    /// Brings up parts of it (`keystone glance`, `all`) in a directory of its own below this one.
+    pub(crate) fn up(below: &Path, parts: &[&str]) -> Self {
+        let cloud = Self { directory: below.join(format!("factoryd-cloud-{}", std::process::id())) };
+        let up = cloud.run(&[&["up"], parts].concat());
         let said = String::from_utf8_lossy(&up.stderr);
         assert!(
             up.status.success(),
-            "the real Keystone and Glance don't come up (`scripts/setup test` installs them):\n{said}"
+            "the real services don't come up; `scripts/setup test cloud` installs them:\n{said}"
         );
         cloud
     }
@@ -34,10 +35,40 @@ impl RealCloud {
         printed.lines().filter_map(pair).collect()
     }
 
+    /// Settings of a driver for the user `demo`, which has its directory below this one.
+    pub(crate) fn settings(&self, state: &Path) -> OpenStackSettings {
+        let environment = self.environment("demo");
+        let variable = |name: &str| environment.iter().find(|(key, _)| key == name).map(|(_, value)| value.clone());
+        OpenStackSettings {
+            name: "cloud".into(),
+            credentials: Credentials::from_environment(variable).expect("credentials"),
+            authorities: None,
+            networks: vec!["provider".to_owned()],
+            floating_network: None,
+            security_groups: vec!["default".to_owned()],
+            flavor: None,
+            availability_zone: None,
+            ssh_port: 22,
+            config_drive: true,
+            visibility: Visibility::Private,
+            pace: Pace { first: Duration::from_millis(200), ..Pace::default() },
+            directory: state.join("cloud"),
+            maker: QemuSettings {
+                name: "maker".into(),
+                state_dir: state.to_owned(),
+                accelerator: AcceleratorChoice::Tcg,
+                private_downloads: AllowedInside::new(|address| address.is_loopback()),
+                largest_base: 4 << 30,
+                disk_free: 0,
+                run_as: None,
+            },
+        }
+    }
+
     fn run(&self, arguments: &[&str]) -> Output {
         let program = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/openstack/cloud");
         let mut command = Command::new(program);
-        command.args(arguments).env("CLOUD_DIR", self.directory.path().join("cloud"));
+        command.args(arguments).env("CLOUD_DIR", &self.directory);
         command.env("CLOUD_OWNER", std::process::id().to_string()).output().expect("bash is there")
     }
 }

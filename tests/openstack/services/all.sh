@@ -293,7 +293,6 @@ interface_driver = linuxbridge
 enable_isolated_metadata = true
 force_metadata = true
 dnsmasq_config_file = $etc/neutron/dnsmasq.conf
-dnsmasq_dns_servers = $host_address
 metadata_proxy_shared_secret = $secret
 nova_metadata_host = 127.0.0.1
 nova_metadata_port = $port_meta
