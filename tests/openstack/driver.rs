@@ -406,8 +406,7 @@ async fn boots_all_the_same(fate: Option<ServerFate>, fault: Option<Fault>) -> V
     machine.destroy().await.expect("destroyed");
     world.over(9).await;
     assert_eq!(world.cloud.ours(), [""; 0]);
-    let log = world.log.0.lock().expect("no panic").clone();
-    log
+    std::mem::take(&mut *world.log.0.lock().expect("no panic"))
 }
 
 #[tokio::test]
