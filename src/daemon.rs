@@ -9,6 +9,7 @@
 //!
 //! Nothing decides anything here. A task that ends by itself ends the daemon: half a daemon is worse than none.
 
+mod cloud;
 mod heap;
 mod parts;
 mod planning;

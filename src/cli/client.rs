@@ -37,6 +37,10 @@ impl Client {
         self.json(Method::POST, path, body).await
     }
 
+    pub(super) async fn delete<T: DeserializeOwned>(&self, path: &str) -> Result<T, Failure> {
+        self.json(Method::DELETE, path, &()).await
+    }
+
     async fn json<T: DeserializeOwned>(&self, method: Method, path: &str, body: &impl Serialize) -> Result<T, Failure> {
         let response = self.send(method, path, body).await?;
         let bytes = response.into_body().collect().await.map_err(|error| self.lost(&error))?.to_bytes();

@@ -12,6 +12,7 @@ mod hook;
 mod images;
 mod logs;
 mod look;
+mod orphans;
 mod outputs;
 mod packaging;
 mod plan;
@@ -111,6 +112,8 @@ enum Command {
     Deliveries,
     /// Deprecate and remove what retention no longer keeps, and what nothing refers to.
     Gc,
+    /// What builds that are over have left outside: machines, addresses, images half made.
+    Orphans(orphans::Options),
     /// Check the store: sums, rows, journals.
     Verify,
     /// What git's hooks run.
@@ -222,6 +225,7 @@ async fn ask(command: Command, context: &Context) -> Result<(), Failure> {
         Command::Images(options) => images::run(context, &options).await,
         Command::Deliveries => look::deliveries(context).await,
         Command::Gc => look::gc(context).await,
+        Command::Orphans(options) => orphans::run(context, &options).await,
         Command::Verify => look::verify(context).await,
         offline => Err(Failure::usage(format!("{offline:?} asks no daemon"))),
     }

@@ -7,13 +7,10 @@ use std::time::Duration;
 use super::fault::{ConfigError, Fault, Place};
 use super::fragment::{Group, Merged, Value};
 use super::keys::nearest;
-use super::{
-    Accelerator, Base, Download, DriverKind, DriverSettings, Limits, Origin, Repository, Sandbox, SecretSource, Server,
-    Settings, units,
-};
+use super::{Base, Download, Limits, Origin, Repository, Sandbox, SecretSource, Server, Settings, units};
 use crate::domain::id::{Branch, Digest, DriverName, RepoName};
 use crate::domain::path::RepoPath;
-use crate::domain::pipeline::{DiskFormat, HostKey};
+use crate::domain::pipeline::DiskFormat;
 use crate::domain::retention::Retention;
 
 /// The settings, or every fault.
@@ -46,6 +43,7 @@ pub(super) fn settings(merged: Merged) -> Result<Settings, ConfigError> {
     if of("driver").is_empty() {
         settings.drivers = defaults.drivers;
     }
+    checker.copies(of("driver"), &settings.drivers);
     let names: BTreeSet<&str> = of("driver").iter().map(|group| group.name.as_str()).collect();
     checker.default_driver(top, &settings, &names);
     settings.sandbox = Sandbox { required: flag(of("sandbox").first(), "required").unwrap_or(true) };
@@ -57,21 +55,21 @@ fn found<'g>(group: Option<&'g Group>, key: &str) -> Option<&'g (Value, Place)> 
     group?.values.get(key)
 }
 
-fn text<'g>(group: Option<&'g Group>, key: &str) -> Option<(&'g str, &'g Place)> {
+pub(super) fn text<'g>(group: Option<&'g Group>, key: &str) -> Option<(&'g str, &'g Place)> {
     match found(group, key) {
         Some((Value::Text(text), place)) => Some((text, place)),
         _ => None,
     }
 }
 
-fn texts<'g>(group: Option<&'g Group>, key: &str) -> Option<(&'g [String], &'g Place)> {
+pub(super) fn texts<'g>(group: Option<&'g Group>, key: &str) -> Option<(&'g [String], &'g Place)> {
     match found(group, key) {
         Some((Value::Texts(texts), place)) => Some((texts, place)),
         _ => None,
     }
 }
 
-fn path(group: Option<&Group>, key: &str) -> Option<PathBuf> {
+pub(super) fn path(group: Option<&Group>, key: &str) -> Option<PathBuf> {
     match found(group, key) {
         Some((Value::Path(path), _)) => Some(path.clone()),
         _ => None,
@@ -85,14 +83,14 @@ fn paths(group: Option<&Group>, key: &str) -> Vec<PathBuf> {
     }
 }
 
-fn count(group: Option<&Group>, key: &str) -> Option<u32> {
+pub(super) fn count(group: Option<&Group>, key: &str) -> Option<u32> {
     match found(group, key) {
         Some((Value::Count(count), _)) => Some(*count),
         _ => None,
     }
 }
 
-fn size(group: Option<&Group>, key: &str) -> Option<u64> {
+pub(super) fn size(group: Option<&Group>, key: &str) -> Option<u64> {
     match found(group, key) {
         Some((Value::Size(size), _)) => Some(*size),
         _ => None,
@@ -106,7 +104,7 @@ fn time(group: Option<&Group>, key: &str) -> Option<Duration> {
     }
 }
 
-fn flag(group: Option<&Group>, key: &str) -> Option<bool> {
+pub(super) fn flag(group: Option<&Group>, key: &str) -> Option<bool> {
     match found(group, key) {
         Some((Value::Flag(flag), _)) => Some(*flag),
         _ => None,
@@ -137,17 +135,18 @@ fn retention(group: Option<&Group>, defaults: Retention) -> Retention {
     Retention { keep: keep.unwrap_or(defaults.keep), age: age.or(defaults.age) }
 }
 
-struct Checker {
+/// Collects faults while it checks.
+pub(super) struct Checker {
     faults: Vec<Fault>,
 }
 
 impl Checker {
-    fn fault(&mut self, place: &Place, key: &str, message: impl Into<String>, help: impl Into<String>) {
+    pub(super) fn fault(&mut self, place: &Place, key: &str, message: impl Into<String>, help: impl Into<String>) {
         self.faults.push(Fault::new(place, key, message, help));
     }
 
     /// A word out of a few.
-    fn word<T: Copy>(&mut self, group: &Group, key: &str, known: &[(&str, T)]) -> Option<T> {
+    pub(super) fn word<T: Copy>(&mut self, group: &Group, key: &str, known: &[(&str, T)]) -> Option<T> {
         let (word, place) = text(Some(group), key)?;
         if let Some((_, value)) = known.iter().find(|(known, _)| *known == word) {
             return Some(*value);
@@ -178,7 +177,7 @@ impl Checker {
         false
     }
 
-    fn missing(&mut self, group: &Group, key: &str, why: &str) {
+    pub(super) fn missing(&mut self, group: &Group, key: &str, why: &str) {
         let full = format!("{}.{key}", group.title);
         if !self.faults.iter().any(|fault| fault.key == full) {
             self.fault(&group.place, &group.title, format!("{key} is missing"), why);
@@ -256,25 +255,6 @@ impl Checker {
         }
     }
 
-    fn driver(&mut self, group: &Group) -> Option<(DriverName, DriverSettings)> {
-        let g = Some(group);
-        let accelerators = [("auto", Accelerator::Auto), ("kvm", Accelerator::Kvm), ("tcg", Accelerator::Tcg)];
-        let host_keys = [("verified", HostKey::Verified), ("first-seen", HostKey::FirstSeen)];
-        let kind = self.word(group, "kind", &[("qemu", DriverKind::Qemu)]);
-        if text(g, "kind").is_none() {
-            self.missing(group, "kind", "write kind = \"qemu\"");
-        }
-        let accelerator = self.word(group, "accelerator", &accelerators).unwrap_or(Accelerator::Auto);
-        let host_key = self.word(group, "host_key", &host_keys).unwrap_or_default();
-        if !is_name(&group.name) {
-            let help = "a name has letters, digits, `-`, `_` and `.`, and begins with a letter or a digit";
-            self.fault(&group.place, &group.title, "the driver's name is no name", help);
-        }
-        let settings =
-            DriverSettings { kind: kind?, accelerator, host_key, cpus: count(g, "cpus"), memory: size(g, "memory") };
-        Some((DriverName::from(group.name.as_str()), settings))
-    }
-
     fn default_driver(&mut self, top: Option<&Group>, settings: &Settings, written: &BTreeSet<&str>) {
         let chosen = &settings.default_driver;
         if settings.drivers.contains_key(chosen) || written.contains(chosen.as_str()) {
@@ -343,7 +323,7 @@ impl Checker {
     }
 
     /// A key that has no effect would let somebody believe that it has one.
-    fn idle(&mut self, group: &Group, keys: &[&str], why: &str) {
+    pub(super) fn idle(&mut self, group: &Group, keys: &[&str], why: &str) {
         for key in keys {
             if let Some((_, place)) = group.values.get(key) {
                 self.fault(
@@ -396,7 +376,7 @@ impl Checker {
 }
 
 /// Names become directories and parts of file names.
-fn is_name(name: &str) -> bool {
+pub(super) fn is_name(name: &str) -> bool {
     let legal = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
     name.bytes().all(legal)
         && name.bytes().next().is_some_and(|byte| byte.is_ascii_alphanumeric())

@@ -5,6 +5,7 @@
 //! `config.example.toml` has every key with a comment.
 
 mod checked;
+mod drivers;
 mod fault;
 mod fragment;
 mod keys;
@@ -105,6 +106,45 @@ pub struct DriverSettings {
     pub cpus: Option<u32>,
     /// The most memory of one machine in bytes; `None` is what the host has.
     pub memory: Option<u64>,
+    /// The drivers that get a copy of each image that this one publishes.
+    pub copy_to: Vec<DriverName>,
+    /// What only a cloud has.
+    pub cloud: CloudSettings,
+}
+
+/// What the configuration says of a cloud. What it leaves out, `clouds.yaml` or the environment may say.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CloudSettings {
+    /// The file of clouds; `secure.yaml` lies beside it.
+    pub clouds: Option<PathBuf>,
+    /// Which of its clouds.
+    pub cloud: Option<String>,
+    /// The systemd credential that holds the file of clouds.
+    pub credential: Option<String>,
+    /// The region.
+    pub region: Option<String>,
+    /// Which of a service's addresses is used: `public`, `internal`, `admin`.
+    pub interface: Option<&'static str>,
+    /// The authorities that sign the cloud's certificates.
+    pub ca: Option<PathBuf>,
+    /// Addresses of services that count instead of the catalogue's, by `identity`, `compute`, `image`, `network`.
+    pub endpoints: Vec<(&'static str, String)>,
+    /// The networks that machines are in, by id or name.
+    pub networks: Vec<String>,
+    /// The network of floating addresses.
+    pub floating_network: Option<String>,
+    /// Security groups by name.
+    pub security_groups: Vec<String>,
+    /// The flavor, by id or name.
+    pub flavor: Option<String>,
+    /// Where in the cloud machines are made.
+    pub availability_zone: Option<String>,
+    /// The port that guests answer SSH at.
+    pub ssh_port: u16,
+    /// Whether machines get what they are told by a disk, too.
+    pub config_drive: bool,
+    /// Who sees what is published: `private`, `shared`, `community`, `public`.
+    pub visibility: &'static str,
 }
 
 /// The kinds of drivers.
@@ -112,6 +152,8 @@ pub struct DriverSettings {
 pub enum DriverKind {
     /// Embedded: QEMU on this host.
     Qemu,
+    /// Servers and images of an OpenStack cloud.
+    OpenStack,
 }
 
 /// How guests are run.
@@ -277,6 +319,30 @@ impl Default for DriverSettings {
             host_key: HostKey::Verified,
             cpus: None,
             memory: None,
+            copy_to: Vec::new(),
+            cloud: CloudSettings::default(),
+        }
+    }
+}
+
+impl Default for CloudSettings {
+    fn default() -> Self {
+        Self {
+            clouds: None,
+            cloud: None,
+            credential: None,
+            region: None,
+            interface: None,
+            ca: None,
+            endpoints: Vec::new(),
+            networks: Vec::new(),
+            floating_network: None,
+            security_groups: Vec::new(),
+            flavor: None,
+            availability_zone: None,
+            ssh_port: 22,
+            config_drive: true,
+            visibility: "private",
         }
     }
 }

@@ -153,6 +153,8 @@ fn every_key_is_read() {
         host_key: HostKey::FirstSeen,
         cpus: Some(4),
         memory: Some(2 << 30),
+        copy_to: Vec::new(),
+        cloud: CloudSettings::default(),
     };
     assert_eq!(settings.drivers, [("local".into(), driver)].into());
     assert_eq!(settings.bases["a"], Base::Path { path: "/srv/a.raw".into(), format: DiskFormat::Raw });
@@ -163,6 +165,58 @@ fn every_key_is_read() {
     assert_eq!(settings.sandbox, Sandbox { required: false });
     assert!(settings.download.allows("10.1.2.3".parse().expect("an address")));
     assert!(!settings.download.allows("127.0.0.1".parse().expect("an address")));
+}
+
+#[test]
+fn every_key_of_a_cloud_is_read() {
+    let settings = load(
+        r#"
+        default_driver = "far"
+        [driver.far]
+        kind = "openstack"
+        clouds = "/etc/openstack/clouds.yaml"
+        cloud = "factory"
+        region = "RegionOne"
+        interface = "internal"
+        ca = "/etc/ssl/cloud.pem"
+        identity_endpoint = "https://k/v3"
+        compute_endpoint = "https://n/v2.1"
+        image_endpoint = "https://g/v2"
+        network_endpoint = "https://q/v2.0"
+        networks = ["inside"]
+        floating_network = "outside"
+        security_groups = ["ssh"]
+        flavor = "m1.small"
+        availability_zone = "az1"
+        ssh_port = 2222
+        config_drive = false
+        visibility = "shared"
+        "#,
+    );
+    let cloud = CloudSettings {
+        clouds: Some("/etc/openstack/clouds.yaml".into()),
+        cloud: Some("factory".to_owned()),
+        credential: None,
+        region: Some("RegionOne".to_owned()),
+        interface: Some("internal"),
+        ca: Some("/etc/ssl/cloud.pem".into()),
+        endpoints: vec![
+            ("identity", "https://k/v3".to_owned()),
+            ("compute", "https://n/v2.1".to_owned()),
+            ("image", "https://g/v2".to_owned()),
+            ("network", "https://q/v2.0".to_owned()),
+        ],
+        networks: vec!["inside".to_owned()],
+        floating_network: Some("outside".to_owned()),
+        security_groups: vec!["ssh".to_owned()],
+        flavor: Some("m1.small".to_owned()),
+        availability_zone: Some("az1".to_owned()),
+        ssh_port: 2222,
+        config_drive: false,
+        visibility: "shared",
+    };
+    let far = &settings.drivers[&"far".into()];
+    assert_eq!((far.kind, &far.cloud), (DriverKind::OpenStack, &cloud));
 }
 
 #[test]
@@ -220,6 +274,18 @@ receive = false
 network_full = ["../x"]
 [driver.qemu]
 kind = "qemo"
+[driver.near]
+kind = "qemu"
+flavor = "m1.small"
+copy_to = ["far", "near", "nowhere"]
+[driver.far]
+kind = "openstack"
+accelerator = "kvm"
+interface = "secret"
+clouds = "/c.yaml"
+credential = "clouds"
+image_endpoint = "glance:9292"
+ssh_port = 70000
 [base.x]
 url = "ftp://example.org/x"
 format = "qcow2"
@@ -241,12 +307,20 @@ allow_private = ["example.org"]
     config.toml:11:1: repository.receive: false says too little; give its url, or set receive to true
     config.toml:12:1: repository.network_full: "../x" is no pipeline's path; write paths below the repository's root: "pipelines/bundle.yml"
     config.toml:14:1: driver.qemu.kind: there is no "qemo"; did you mean "qemu"?
-    config.toml:15:7: base.x: sha256 is missing; what is downloaded is used only if its bytes sum to it
-    config.toml:16:1: base.x.url: "ftp://example.org/x" can't be downloaded; write https://… or http://…
-    config.toml:20:1: base.y.sha256: has no effect here; take it out: an image of the catalogue has its own
-    config.toml:22:8: base.z.path: "relative" does not fit; write an absolute path in quotes
-    config.toml:23:1: base.z.format: there is no "vmdk"; write one of qcow2, raw
-    config.toml:24:10: secrets.s: says too little; it needs one of file, credential, and one only
-    config.toml:26:1: download.allow_private: "example.org" is no address; write "10.0.0.0/8" or "192.168.1.5"
+    config.toml:17:1: driver.near.flavor: has no effect here; take it out: it is a key of a driver of the kind openstack
+    config.toml:18:1: driver.near.copy_to: "near" is no other driver that takes copies of images; name drivers of the kind openstack
+    config.toml:18:1: driver.near.copy_to: "nowhere" is no other driver that takes copies of images; name drivers of the kind openstack
+    config.toml:21:1: driver.far.accelerator: has no effect here; take it out: how a cloud runs its machines is the cloud's
+    config.toml:22:1: driver.far.interface: there is no "secret"; write one of public, internal, admin
+    config.toml:24:1: driver.far.credential: has no effect here; take it out: clouds.yaml is read from one place
+    config.toml:25:1: driver.far.image_endpoint: "glance:9292" is no address of a service; write https://… or http://…
+    config.toml:26:1: driver.far.ssh_port: 70000 is no port; write one from 1 to 65535; SSH's own is 22
+    config.toml:27:7: base.x: sha256 is missing; what is downloaded is used only if its bytes sum to it
+    config.toml:28:1: base.x.url: "ftp://example.org/x" can't be downloaded; write https://… or http://…
+    config.toml:32:1: base.y.sha256: has no effect here; take it out: an image of the catalogue has its own
+    config.toml:34:8: base.z.path: "relative" does not fit; write an absolute path in quotes
+    config.toml:35:1: base.z.format: there is no "vmdk"; write one of qcow2, raw
+    config.toml:36:10: secrets.s: says too little; it needs one of file, credential, and one only
+    config.toml:38:1: download.allow_private: "example.org" is no address; write "10.0.0.0/8" or "192.168.1.5"
     "#);
 }

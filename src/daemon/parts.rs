@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow};
 
+use super::cloud;
 use crate::blocking;
 use crate::config::{Accelerator, Base, DriverKind, DriverSettings, Origin, SecretSource, Settings};
 use crate::domain::build::Moment;
@@ -14,8 +15,9 @@ use crate::domain::id::RepoName;
 use crate::domain::pipeline::BaseImage;
 use crate::engine::Parts;
 use crate::engine::policy::{MachineLimits, Policy, RepositoryPolicy};
-use crate::engine::ports::{Clock, Driver, LocalTime, Secret};
+use crate::engine::ports::{Clock, Driver, LocalTime, PortError, Secret};
 use crate::machine::host::SandboxedHost;
+use crate::machine::openstack::{OpenStack, OpenStackSettings, Pace, Visibility};
 use crate::machine::qemu::{AcceleratorChoice, AllowedInside, Qemu, QemuSettings};
 use crate::machine::sandbox;
 use crate::source::mirror::{self, Receiving};
@@ -99,30 +101,79 @@ fn make_driver(
     name: crate::domain::id::DriverName,
     driver: &DriverSettings,
 ) -> Result<Arc<dyn Driver>> {
+    let told = |error: PortError| anyhow!("driver {name}: {error}; {}", error.help);
+    let maker = qemu_settings(settings, state, run_as, name.clone(), driver);
     match driver.kind {
-        DriverKind::Qemu => {
-            let made = Qemu::new(QemuSettings {
-                name: name.clone(),
-                state_dir: state.to_path_buf(),
-                accelerator: match driver.accelerator {
-                    Accelerator::Auto => AcceleratorChoice::Auto,
-                    Accelerator::Kvm => AcceleratorChoice::Kvm,
-                    Accelerator::Tcg => AcceleratorChoice::Tcg,
-                },
-                private_downloads: {
-                    let download = settings.download.clone();
-                    AllowedInside::new(move |address| download.allows(address))
-                },
-                largest_base: LARGEST_BASE,
-                disk_free: settings.limits.disk_free,
-                run_as,
-            });
-            Ok(Arc::new(made.map_err(|error| anyhow!("driver {name}: {error}; {}", error.help))?))
+        DriverKind::Qemu => Ok(Arc::new(Qemu::new(maker).map_err(told)?)),
+        DriverKind::OpenStack => {
+            let made = openstack_settings(state, name.clone(), driver, maker);
+            let made = made.with_context(|| format!("driver {name}"))?;
+            Ok(Arc::new(OpenStack::new(made).map_err(told)?))
         }
     }
 }
 
+fn qemu_settings(
+    settings: &Settings,
+    state: &std::path::Path,
+    run_as: Option<(u32, u32)>,
+    name: crate::domain::id::DriverName,
+    driver: &DriverSettings,
+) -> QemuSettings {
+    QemuSettings {
+        name,
+        state_dir: state.to_path_buf(),
+        accelerator: match driver.accelerator {
+            Accelerator::Auto => AcceleratorChoice::Auto,
+            Accelerator::Kvm => AcceleratorChoice::Kvm,
+            Accelerator::Tcg => AcceleratorChoice::Tcg,
+        },
+        private_downloads: {
+            let download = settings.download.clone();
+            AllowedInside::new(move |address| download.allows(address))
+        },
+        largest_base: LARGEST_BASE,
+        disk_free: settings.limits.disk_free,
+        run_as,
+    }
+}
+
+fn openstack_settings(
+    state: &std::path::Path,
+    name: crate::domain::id::DriverName,
+    driver: &DriverSettings,
+    maker: QemuSettings,
+) -> Result<OpenStackSettings> {
+    let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+    let cloud = &driver.cloud;
+    let (credentials, authorities) = cloud::credentials(cloud, &variable)?;
+    // As the profile of a factory that Jenkins runs has them.
+    let or = |named: &[String], name: &str| match named {
+        [] => variable(name).into_iter().collect(),
+        named => named.to_vec(),
+    };
+    Ok(OpenStackSettings {
+        directory: state.join("cloud").join(name.as_str()),
+        name,
+        credentials,
+        authorities,
+        networks: or(&cloud.networks, "FACTORY_NETWORK_ID"),
+        floating_network: cloud.floating_network.clone(),
+        security_groups: or(&cloud.security_groups, "FACTORY_SECURITY_GROUP_NAME"),
+        flavor: cloud.flavor.clone(),
+        availability_zone: cloud.availability_zone.clone(),
+        config_drive: cloud.config_drive,
+        visibility: Visibility::ALL.into_iter().find(|known| known.word() == cloud.visibility).unwrap_or_default(),
+        pace: Pace::default(),
+        ssh_port: cloud.ssh_port,
+        maker,
+    })
+}
+
 fn policy(settings: &Settings, state: &std::path::Path) -> Result<Policy> {
+    // What a cloud's machines have is the cloud's.
+    let driver = settings.drivers.get(&settings.default_driver);
+    let is_here = driver.is_none_or(|driver| driver.kind == DriverKind::Qemu);
     Ok(Policy {
         repositories: settings
             .repositories
@@ -134,9 +185,10 @@ fn policy(settings: &Settings, state: &std::path::Path) -> Result<Policy> {
             })
             .collect(),
         driver: settings.default_driver.clone(),
+        copies: driver.map(|driver| driver.copy_to.clone()).unwrap_or_default(),
         aliases: settings.bases.iter().map(|(name, base)| (name.clone(), base_image(base))).collect(),
         base_directories: settings.base_directories.clone(),
-        memory: settings.limits.memory.or_else(most_memory),
+        memory: settings.limits.memory.or_else(|| if is_here { most_memory() } else { None }),
         machine: settings.drivers.get(&settings.default_driver).map(machine_limits).unwrap_or_default(),
         slots: usize::try_from(settings.limits.builds).unwrap_or(usize::MAX),
         disk_free: settings.limits.disk_free,

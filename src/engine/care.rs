@@ -9,7 +9,6 @@ use tracing::info;
 use super::ports::PortError;
 use super::{Engine, reaper, unpoisoned};
 use crate::domain::id::{BuildNo, DiskId};
-use crate::domain::image::ImageState;
 use crate::domain::retention::{Decision, KeptImage, KeptResult, Needed, Retention, decide};
 use crate::store::{BuildRecord, OpenBuild, Payload, ResultNo, StageResult, StoreError};
 
@@ -47,14 +46,18 @@ impl Engine {
         let _one_at_a_time = self.shared.planning.lock().await;
         let decision = self.decide_retention().await?;
         for image in &decision.deprecate {
-            self.store().set_image_state(image, ImageState::Deprecated).await?;
+            self.deprecate(image).await?;
         }
         for image in &decision.remove {
             self.store().remove_image(image).await?;
         }
         self.store().forget(decision.drop.clone()).await?;
         let (disks, disk_bytes) = self.drop_unreferenced().await?;
-        let (begun, begun_bytes) = self.driver().tidy().await?;
+        let (mut begun, mut begun_bytes) = (0, 0);
+        for driver in self.drivers() {
+            let (things, bytes) = driver.tidy().await?;
+            (begun, begun_bytes) = (begun + things, begun_bytes + bytes);
+        }
         let freed = self.store().gc(HashSet::new()).await?;
         reaper::sweep(self).await;
         let deprecated = decision.deprecate.iter().map(ToString::to_string).collect();
@@ -96,15 +99,16 @@ impl Engine {
         Ok(needed)
     }
 
-    /// Removes the driver's disks that no row refers to; never one that factoryd did not name.
+    /// Removes the drivers' disks that no row refers to; never one that factoryd did not name.
     async fn drop_unreferenced(&self) -> Result<(usize, u64), CareError> {
-        let driver = self.driver();
-        let known = self.store().referenced_disks(driver.name()).await?;
         let mut dropped = (0, 0);
-        for (disk, bytes) in driver.disks().await? {
-            if disk.is_ours() && !known.contains(&disk) && !self.backs(&disk).await? {
-                driver.remove(&disk).await.map_err(|error| self.heeded(error))?;
-                dropped = (dropped.0 + 1, dropped.1 + bytes);
+        for driver in self.drivers() {
+            let known = self.store().referenced_disks(driver.name()).await?;
+            for (disk, bytes) in driver.disks().await? {
+                if disk.is_ours() && !known.contains(&disk) && !self.backs(&disk).await? {
+                    driver.remove(&disk).await.map_err(|error| self.heeded(error))?;
+                    dropped = (dropped.0 + 1, dropped.1 + bytes);
+                }
             }
         }
         Ok(dropped)

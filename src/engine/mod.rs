@@ -17,6 +17,7 @@ mod grants;
 mod health;
 pub mod junit;
 mod log;
+pub mod outside;
 pub mod planner;
 mod policies;
 pub mod policy;
@@ -246,6 +247,11 @@ impl Engine {
     /// Never: the daemon refuses a configuration whose driver it did not make.
     pub fn driver(&self) -> &Arc<dyn Driver> {
         self.shared.drivers.get(&self.policy().driver).expect("the configured driver was made at start")
+    }
+
+    /// All drivers that the configuration has.
+    pub fn drivers(&self) -> impl Iterator<Item = &Arc<dyn Driver>> {
+        self.shared.drivers.values()
     }
 
     /// A driver by its name, for images that another one made.

@@ -14,6 +14,8 @@ pub struct Policy {
     pub repositories: Vec<RepositoryPolicy>,
     /// The driver that builds.
     pub driver: DriverName,
+    /// The drivers that get a copy of each image that is published.
+    pub copies: Vec<DriverName>,
     /// Names of base images and what they stand for.
     pub aliases: Vec<(String, BaseImage)>,
     /// Directories below which base images may be taken by path.

@@ -19,7 +19,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::domain::id::{Branch, BuildNo, CommitId, Digest, DiskId, DriverName, ImageId, RepoName};
-use crate::domain::image::ImageCopy;
+use crate::domain::image::{ImageCopy, ImageState};
 use crate::domain::path::RepoPath;
 use crate::domain::pipeline::{DiskFormat, HostKey, Recipe};
 use crate::domain::tree::Tree;
@@ -176,6 +176,8 @@ pub enum BaseSource {
     },
     /// Made here, from Debian's packages.
     Recipe(Recipe),
+    /// What nothing else knows: an image that the driver may have by this id or name.
+    Named(String),
 }
 
 /// A base image that is ready to be booted from.
@@ -339,6 +341,19 @@ pub struct PublishedCopy {
     pub virtual_size: u64,
 }
 
+/// Something outside that carries a build's number.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Orphan {
+    /// The build.
+    pub build: BuildNo,
+    /// What it is: `server`, `floating address`.
+    pub kind: &'static str,
+    /// Its id there.
+    pub id: String,
+    /// What it is called there.
+    pub name: String,
+}
+
 /// The disk of this host that machines write to.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct DiskUse {
@@ -376,8 +391,26 @@ pub trait Driver: Send + Sync {
         wait: &Wait,
     ) -> Result<PublishedCopy, PortError>;
 
+    /// Makes a copy of an image that another driver has published: the same bytes, kept under `keep` here, too.
+    async fn take(
+        &self,
+        _from: &dyn Driver,
+        _disk: &DiskId,
+        _keep: &DiskId,
+        _order: &ImageOrder,
+        _lines: &Lines,
+        _wait: &Wait,
+    ) -> Result<PublishedCopy, PortError> {
+        Err(PortError::refused(format!("the driver {} takes no copies of other drivers' images", self.name())))
+    }
+
     /// Puts name and properties of a copy right.
     async fn amend(&self, copy: &ImageCopy, order: &ImageOrder) -> Result<(), PortError>;
+
+    /// Shows whoever looks where the driver keeps its images in which state one is, where there is somebody to look.
+    async fn show(&self, _copy: &ImageCopy, _state: ImageState) -> Result<(), PortError> {
+        Ok(())
+    }
 
     /// Whether a disk is there, whole as far as a look at its size and head tells.
     async fn has(&self, disk: &DiskId) -> Result<bool, PortError>;
@@ -403,6 +436,18 @@ pub trait Driver: Send + Sync {
 
     /// The builds that anything outside still carries the number of.
     async fn tagged(&self) -> Result<Vec<BuildNo>, PortError>;
+
+    /// What carries the number of a build, one by one; [`Driver::release`] takes it away.
+    async fn outside(&self) -> Result<Vec<Orphan>, PortError> {
+        let name = self.name().to_string();
+        let of = |build| Orphan { build, kind: "machine", id: format!("{build}"), name: name.clone() };
+        Ok(self.tagged().await?.into_iter().map(of).collect())
+    }
+
+    /// Why a build waits for what the driver can't give now.
+    fn waiting(&self, _build: BuildNo) -> Option<String> {
+        None
+    }
 }
 
 /// A branch and the commit at its tip.

@@ -121,8 +121,16 @@ async fn drop_unrecorded(engine: &Engine, record: &BuildRecord) -> Result<(), Po
             Effect::Machine { .. } => continue,
         };
         if !known.contains(disk) {
-            engine.driver().remove(disk).await.map_err(|error| engine.heeded(error))?;
+            remove_everywhere(engine, disk).await?;
         }
+    }
+    Ok(())
+}
+
+/// Removes a disk wherever it may have been made: an image is copied to other drivers before there is a row of it.
+pub(super) async fn remove_everywhere(engine: &Engine, disk: &DiskId) -> Result<(), PortError> {
+    for driver in engine.drivers() {
+        driver.remove(disk).await.map_err(|error| engine.heeded(error))?;
     }
     Ok(())
 }
@@ -136,9 +144,14 @@ async fn recorded_disks(engine: &Engine) -> Result<HashSet<DiskId>, StoreError> 
     Ok(disks)
 }
 
-/// Removes what carries a build's number, at the driver and at the host.
-async fn release_tagged(engine: &Engine, build: BuildNo) {
-    for released in [engine.driver().release(build).await, engine.host().release(build).await] {
+/// Removes what carries a build's number, at the drivers and at the host.
+pub(super) async fn release_tagged(engine: &Engine, build: BuildNo) {
+    let mut all = Vec::new();
+    for driver in engine.drivers() {
+        all.push(driver.release(build).await);
+    }
+    all.push(engine.host().release(build).await);
+    for released in all {
         match released {
             Ok(0) => {}
             Ok(count) => info!(build = build.0, count, "removed what the build had left outside"),
@@ -151,19 +164,19 @@ async fn release_tagged(engine: &Engine, build: BuildNo) {
 /// known.
 pub async fn sweep(engine: &Engine) {
     let mut tagged = BTreeSet::new();
-    for found in [engine.driver().tagged().await, engine.host().tagged().await] {
+    let mut all = Vec::new();
+    for driver in engine.drivers() {
+        all.push(driver.tagged().await);
+    }
+    all.push(engine.host().tagged().await);
+    for found in all {
         match found {
             Ok(found) => tagged.extend(found),
             Err(error) => warn!(%error, "can't look for leftovers"),
         }
     }
     for number in tagged {
-        let is_live = engine.running().contains_key(&number);
-        let ended = match engine.store().build(number).await {
-            Ok(record) => record.is_none_or(|record| record.build.state == BuildState::Finished),
-            Err(_) => false,
-        };
-        if !is_live && ended {
+        if engine.is_over(number).await.unwrap_or(false) {
             info!(build = number.0, "sweeping leftovers");
             release_tagged(engine, number).await;
         }

@@ -209,7 +209,11 @@ impl Engine {
                 (Standing::Waiting, Some(record)) => (self.wait_reason(record.order.number), None),
                 (Standing::Running, Some(record)) => {
                     let durations = self.store().durations(&key.repository, &key.path).await?;
-                    (doing(&record.build), left(record, &durations, self.clock().now().0))
+                    let doing = match self.driver().waiting(record.order.number) {
+                        Some(why) => why,
+                        None => doing(&record.build),
+                    };
+                    (doing, left(record, &durations, self.clock().now().0))
                 }
                 _ => (position.reason.clone(), None),
             };
@@ -226,8 +230,11 @@ impl Engine {
         bundles.map(|bundle| bundle.bundle.clone()).collect()
     }
 
-    /// Why a queued build waits; empty where nothing was found yet that holds it.
+    /// Why a build waits, for its turn or for what the driver can't give now; empty where nothing was found that holds it.
     pub fn wait_reason(&self, build: BuildNo) -> String {
+        if let Some(why) = self.driver().waiting(build) {
+            return why;
+        }
         unpoisoned(&self.shared.waits).get(&build).cloned().unwrap_or_default()
     }
 

@@ -20,6 +20,7 @@ mod budget;
 mod build_script;
 mod bundle;
 mod cache;
+mod clouds;
 pub mod directory;
 mod discovery;
 mod elsewhere;
@@ -53,6 +54,7 @@ mod yaml;
 mod forest;
 
 pub use cache::Cache;
+pub use clouds::read_texts;
 pub use outputs::{Output, check_output, check_yaml};
 pub use pipeline::check_file;
 pub use playbooks::old_playbooks;

@@ -11,10 +11,9 @@ use tokio::sync::watch;
 use super::answer::{No, repository};
 use super::files::{Pieces, pipe};
 use super::look::{build_view, find_image, image_view};
-use super::wire::{BuildOrder, BuildView, GcView, ImageView, RetryOrder, VerifyProgress, VerifyView};
+use super::wire::{BuildOrder, BuildView, GcView, ImageView, OrphansView, RetryOrder, VerifyProgress, VerifyView};
 use super::{Caller, Served};
 use crate::domain::id::BuildNo;
-use crate::domain::image::ImageState;
 use crate::domain::pipeline::Stage;
 use crate::engine::memory::Report;
 use crate::engine::verify::Looked;
@@ -79,7 +78,7 @@ pub(super) async fn image(
     match verb.as_str() {
         "pin" => store.pin(&id).await?,
         "unpin" => store.unpin(&id).await?,
-        "deprecate" => store.set_image_state(&id, ImageState::Deprecated).await?,
+        "deprecate" => served.engine.deprecate(&id).await?,
         _ => return Err(No::missing(format!("an image can't be told to {verb}"))),
     }
     Ok(Json(image_view(&served.engine, &find_image(&served.engine, id.as_str()).await?).await?))
@@ -88,6 +87,14 @@ pub(super) async fn image(
 pub(super) async fn gc(State(served): State<Served>) -> Result<Json<GcView>, No> {
     let done = served.engine.collect().await?;
     Ok(Json(GcView { deprecated: done.deprecated, disks: done.disks, blobs: done.blobs, freed: done.freed }))
+}
+
+pub(super) async fn orphans(State(served): State<Served>) -> Result<Json<OrphansView>, No> {
+    Ok(Json(served.engine.orphans(false).await?.into()))
+}
+
+pub(super) async fn remove_orphans(State(served): State<Served>) -> Result<Json<OrphansView>, No> {
+    Ok(Json(served.engine.orphans(true).await?.into()))
 }
 
 #[derive(Debug, Default, Deserialize)]

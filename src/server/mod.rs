@@ -104,6 +104,7 @@ pub fn router(served: Served) -> Router {
         .route("/v1/deliveries", get(look::deliveries))
         .route("/v1/hint", post(hint::hint))
         .route("/v1/gc", post(act::gc))
+        .route("/v1/orphans", get(act::orphans).delete(act::remove_orphans))
         .route("/v1/verify", post(act::verify))
         .fallback(answer::unknown)
         .layer(DefaultBodyLimit::max(MOST_BODY))

@@ -2,6 +2,7 @@
 //! objects with `--json`, so this directory is a contract: keys are added, never renamed or removed.
 
 mod images;
+mod orphans;
 mod plan;
 mod push;
 mod status;
@@ -15,6 +16,7 @@ use crate::domain::path::RepoPath;
 use crate::engine::memory::{Artifact, BuildRecord, Delivery, TestCase, Warning};
 
 pub use self::images::{CopyView, FreshnessView, ImageView, ImagesView};
+pub use self::orphans::{OrphanView, OrphansView};
 pub use self::plan::{BundlePlanView, PlanView, StagePlanView};
 pub use self::push::{Hint, HintAnswer, PushedCount, PushedPlan};
 pub use self::status::{BundleView, DiskView, QueuedView, RepositoryView, StatusView};

@@ -12,7 +12,7 @@ use factoryd::domain::pipeline::{BaseImage, DiskFormat};
 use factoryd::engine::care::Collected;
 use factoryd::engine::planner::Planned;
 use factoryd::engine::policy::{MachineLimits, Policy, RepositoryPolicy};
-use factoryd::engine::ports::Secret;
+use factoryd::engine::ports::{Driver, Secret};
 use factoryd::engine::verify::Looked;
 use factoryd::engine::{BuildRequest, Engine, Parts, RequestError, reaper, scheduler};
 use factoryd::source::mirror::{self, Receiving};
@@ -24,6 +24,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::clone::Clone;
 use crate::fakes::{FakeClock, FakeDriver, FakeHost, Reach};
+use crate::far::Far;
 use crate::logs::Logs;
 use crate::show;
 use crate::world::{Kind, Life, World};
@@ -74,6 +75,8 @@ pub(crate) struct Factory {
     pub(crate) expected_errors: Vec<&'static str>,
     /// Whether the scenario takes disks away behind everybody's back.
     pub(crate) loses_disks: bool,
+    /// The driver that gets copies, where the policy names any.
+    pub(crate) far: Arc<Far>,
     dir: TempDir,
 }
 
@@ -109,6 +112,7 @@ impl Factory {
         let policy = Policy {
             repositories: vec![RepositoryPolicy { name: name(), tracked: Vec::new(), network_full: Vec::new() }],
             driver: DriverName::from(DRIVER),
+            copies: Vec::new(),
             aliases: vec![("debian".to_owned(), base("debian")), ("suse".to_owned(), base("suse"))],
             base_directories: Vec::new(),
             slots: 2,
@@ -129,6 +133,7 @@ impl Factory {
             logs: Logs::default(),
             expected_errors: Vec::new(),
             loses_disks: false,
+            far: Arc::default(),
             dir,
         };
         factory.start();
@@ -211,10 +216,15 @@ impl Factory {
             .expect("a runtime");
         let life = Arc::new(Life::new(tick));
         let reach = Reach { world: Arc::clone(&self.world), life: Arc::clone(&life) };
+        let here = FakeDriver { name: DriverName::from(DRIVER), reach: reach.clone() };
+        let mut drivers: Vec<Arc<dyn Driver>> = vec![Arc::new(here)];
+        if !self.policy.copies.is_empty() {
+            drivers.push(self.far.clone());
+        }
         let engine = Engine::new(Parts {
             store: self.open_store(),
             repositories: Arc::new(GitRepositories::new(self.dir.path().join("repos"))),
-            drivers: vec![Arc::new(FakeDriver { name: DriverName::from(DRIVER), reach: reach.clone() })],
+            drivers,
             host: Arc::new(FakeHost(reach.clone())),
             clock: Arc::new(FakeClock(reach)),
             policy: self.policy.clone(),

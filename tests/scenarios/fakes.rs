@@ -89,6 +89,9 @@ impl Driver for FakeDriver {
                     };
                     Base { disk: disk.clone(), sha256: found.bits, virtual_size: GIB }
                 }
+                BaseSource::Named(name) => {
+                    return Err(PortError::failed(format!("no image, bundle or alias is called `{name}`")));
+                }
                 other => {
                     let bits = Digest::of(source_name(other).as_bytes());
                     let disk = DiskId::new(format!("base-{}", bits.hex()));
@@ -587,5 +590,6 @@ fn source_name(source: &BaseSource) -> String {
         BaseSource::Download { url, .. } => url.clone(),
         BaseSource::Image { disk, .. } => disk.to_string(),
         BaseSource::Recipe(recipe) => recipe.suite.clone(),
+        BaseSource::Named(name) => name.clone(),
     }
 }

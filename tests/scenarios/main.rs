@@ -19,6 +19,7 @@ mod care;
 mod changes;
 mod disk;
 mod failures;
+mod far;
 mod packer;
 mod pushes;
 mod restarts;

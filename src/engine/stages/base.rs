@@ -91,10 +91,8 @@ async fn of_catalogue(run: &Run, name: &str) -> Result<BaseSource, Stop> {
     images.retain(|image| matches!(image.state, ImageState::Published | ImageState::Deprecated));
     match images.as_slice() {
         [image] => of_image(run, image),
-        [] => Err(Stop::failed(
-            format!("no image, bundle or alias is called `{name}`"),
-            format!("give it a meaning in [base] of the configuration (\"{name}\" = …), or look at factoryd images"),
-        )),
+        // Whether there is such a thing is the driver's to say.
+        [] => Ok(BaseSource::Named(name.to_owned())),
         several => Err(Stop::failed(
             format!(
                 "{} images are called `{name}`: {}",

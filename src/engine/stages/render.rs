@@ -5,7 +5,8 @@ use std::sync::Arc;
 use super::super::failure::Stop;
 use super::super::runner::{Done, Run};
 use crate::blocking;
-use crate::domain::id::Fingerprint;
+use crate::domain::id::{DriverName, Fingerprint};
+use crate::domain::image::{Image, ImageCopy};
 use crate::domain::path::RepoPath;
 use crate::domain::pipeline::{Lint, Stage};
 use crate::domain::value::Value;
@@ -23,7 +24,7 @@ pub(in crate::engine) async fn run(run: &mut Run) -> Result<Done, Stop> {
         return Err(Stop::failed("the pipeline has no render stage", "factoryd verify"));
     };
     let image_id = match &run.image {
-        Some(image) => image.copies.first().map_or_else(|| image.id.to_string(), |copy| copy.id.clone()),
+        Some(image) => copy_to_render(run, image).map_or_else(|| image.id.to_string(), |copy| copy.id.clone()),
         None => return Err(Stop::failed("there is no image to render for", "add a snapshot stage to the pipeline")),
     };
     let (variables, lint) = (variables(run, &stage.vars, &image_id), stage.lint);
@@ -144,4 +145,12 @@ fn variables(run: &Run, vars: &Value, image_id: &str) -> Variables {
         Some(image) => variables.target_name(&image.name),
         None => variables,
     }
+}
+
+/// Whose id the outputs are to name: a copy where images are copied to, for that is where they are used, else the one that
+/// the build's own driver made.
+fn copy_to_render<'a>(run: &Run, image: &'a Image) -> Option<&'a ImageCopy> {
+    let of = |name: &DriverName| image.copies.iter().find(|copy| copy.driver == *name);
+    let copies = &run.engine.policy().copies;
+    copies.iter().find_map(of).or_else(|| of(run.driver.name())).or_else(|| image.copies.first())
 }

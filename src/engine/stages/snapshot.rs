@@ -11,11 +11,12 @@ use super::{base_of, final_disk};
 use crate::domain::build::{Effect, Event};
 use crate::domain::expression::Text;
 use crate::domain::id::{Digest, DiskId, Fingerprint, ImageId};
-use crate::domain::image::{Image, ImageState, Lineage};
+use crate::domain::image::{Image, ImageCopy, ImageState, Lineage};
 use crate::domain::inputs;
 use crate::domain::pipeline::{Snapshot, Stage};
 use crate::engine::planner::{Prints, prints};
 use crate::engine::ports::ImageOrder;
+use crate::engine::reaper;
 use crate::store::{Payload, Record, StageResult};
 
 pub(in crate::engine) async fn run(run: &mut Run) -> Result<Done, Stop> {
@@ -68,6 +69,7 @@ pub(in crate::engine) async fn serve_kept(run: &mut Run) -> Result<(), Stop> {
     let (mut image, mut records) = put_right(run, image, &snapshot).await?;
     if image.state != ImageState::Published {
         image.state = ImageState::Published;
+        run.engine.show(&image, ImageState::Published).await;
         records.push(Record::ImageState(image.id.clone(), ImageState::Published));
     }
     records.push(serve(run, &image));
@@ -181,10 +183,12 @@ async fn publish(run: &mut Run, snapshot: &Snapshot, disk: Fingerprint) -> Resul
     run.journal(Event::Intent(effect.clone()), Vec::new()).await?;
     let (from, wait, log) = (final_disk(run)?, run.wait.clone(), run.stage_log(Stage::Snapshot));
     let published = run.driver.publish(&from, &keep, &order, &log.lines(), &wait).await?;
+    let mut copies = vec![published.copy];
+    copies.extend(copied(run, &keep, &order).await?);
     run.journal(Event::Made(effect), Vec::new()).await?;
     // Hours may have passed since the first look: what is no longer wanted is not published after all.
     if let Err(stop) = check_newest(run) {
-        run.driver.remove(&keep).await?;
+        reaper::remove_everywhere(&run.engine, &keep).await?;
         return Err(stop);
     }
     let image = Image {
@@ -203,9 +207,26 @@ async fn publish(run: &mut Run, snapshot: &Snapshot, disk: Fingerprint) -> Resul
             disk,
         },
         pinned: false,
-        copies: vec![published.copy],
+        copies,
     };
     Ok((image.clone(), vec![Record::Image(image)]))
+}
+
+/// Copies of a new image at the drivers that get one. Without all of them it is not published: what it is for is there.
+async fn copied(run: &Run, keep: &DiskId, order: &ImageOrder) -> Result<Vec<ImageCopy>, Stop> {
+    let (mut copies, log) = (Vec::new(), run.stage_log(Stage::Snapshot));
+    for name in run.engine.policy().copies.iter().filter(|name| *name != run.driver.name()) {
+        let Some(driver) = run.engine.driver_named(name) else { continue };
+        log.say(&format!("copying the image to {name}"));
+        match driver.take(&*run.driver, keep, keep, order, &log.lines(), &run.wait).await {
+            Ok(taken) => copies.push(taken.copy),
+            Err(error) => {
+                reaper::remove_everywhere(&run.engine, keep).await?;
+                return Err(error.into());
+            }
+        }
+    }
+    Ok(copies)
 }
 
 fn base_sum(run: &Run) -> Result<Digest, Stop> {

@@ -12,13 +12,13 @@ use sha2::{Digest as _, Sha256};
 use super::Qemu;
 use super::disks::{Disks, discard, keep, trouble, write_whole};
 use super::download::Download;
-use super::making::Making;
 use super::qcow2::Header;
 use crate::blocking;
 use crate::domain::id::Digest;
 use crate::domain::pipeline::DiskFormat;
 use crate::engine::ports::{Base, BaseSource, Lines, PortError, Wait};
 use crate::machine::lines::Nowhere;
+use crate::machine::making::Making;
 use crate::machine::process::{Program, Tag};
 
 /// A file as it was when it was summed: if none of this changed, neither did its bytes.
@@ -33,7 +33,12 @@ struct Seen {
 }
 
 impl Qemu {
-    pub(super) async fn make_base(&self, source: &BaseSource, lines: &Lines, wait: &Wait) -> Result<Base, PortError> {
+    pub(in crate::machine) async fn make_base(
+        &self,
+        source: &BaseSource,
+        lines: &Lines,
+        wait: &Wait,
+    ) -> Result<Base, PortError> {
         match source {
             BaseSource::File { path, format } => self.base_of_file(path, *format, wait).await,
             BaseSource::Download { url, sha256, format } => self.base_of_url(url, *sha256, *format, lines, wait).await,
@@ -41,6 +46,10 @@ impl Qemu {
                 let (_, header) = self.disks.existing(disk)?;
                 Ok(Base { disk: disk.clone(), sha256: *sha256, virtual_size: header.virtual_size })
             }
+            BaseSource::Named(name) => Err(PortError::failed(format!("no image, bundle or alias is called `{name}`"))
+                .help(format!(
+                    "give it a meaning in [base] of the configuration (\"{name}\" = …), or look at factoryd images"
+                ))),
             BaseSource::Recipe(recipe) => self.base_of_recipe(recipe, lines, wait).await,
         }
     }

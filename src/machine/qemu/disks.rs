@@ -205,7 +205,7 @@ pub(super) fn keep(file: &Path, place: &Path) -> Result<(), PortError> {
 }
 
 /// Writes a small file whole or not at all. Blocks.
-pub(super) fn write_whole(file: &Path, content: &[u8]) -> Result<(), PortError> {
+pub(in crate::machine) fn write_whole(file: &Path, content: &[u8]) -> Result<(), PortError> {
     let part = file.with_extension("part");
     std::fs::write(&part, content).map_err(|error| trouble("written", &part, &error))?;
     let synced = File::open(&part).and_then(|opened| opened.sync_all());
@@ -248,7 +248,7 @@ pub(super) async fn discard(file: &Path) -> Result<(), PortError> {
 }
 
 /// Removes a directory with all that is in it; one that is not there is no error.
-pub(super) fn remove_directory(directory: &Path) -> Result<(), PortError> {
+pub(in crate::machine) fn remove_directory(directory: &Path) -> Result<(), PortError> {
     match std::fs::remove_dir_all(directory) {
         Err(error) if error.kind() != ErrorKind::NotFound => Err(trouble("removed", directory, &error)),
         _ => Ok(()),
@@ -267,7 +267,7 @@ fn taken(directory: &Path, levels: u32) -> u64 {
 }
 
 /// An error of the file system, with what to do about it.
-pub(super) fn trouble(what: &str, path: &Path, error: &std::io::Error) -> PortError {
+pub(in crate::machine) fn trouble(what: &str, path: &Path, error: &std::io::Error) -> PortError {
     let told = PortError::unavailable(format!("{} can't be {what}: {error}", path.display()));
     match error.kind() {
         ErrorKind::StorageFull | ErrorKind::QuotaExceeded => told.help("free space: `factoryd gc`, or a larger disk"),

@@ -19,11 +19,11 @@ use sha2::{Digest as _, Sha256};
 use tokio::io::AsyncWriteExt;
 
 use super::disks::{discard, remove_file, trouble};
-use super::making::Making;
 use super::room::Room;
 use crate::blocking;
 use crate::domain::id::Digest;
 use crate::engine::ports::{Lines, PortError};
+use crate::machine::making::Making;
 
 /// How long a connection may take.
 const CONNECT: Duration = Duration::from_secs(20);

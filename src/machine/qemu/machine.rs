@@ -10,14 +10,9 @@ use super::disks::Disks;
 use super::vm::{State, Vm};
 use crate::domain::id::DiskId;
 use crate::engine::ports::{Access, Exit, Guest, Lines, Machine, PortError, PortErrorKind, SealedDisk, Wait};
+use crate::machine::seal;
 use crate::machine::ssh::SshSession;
 
-/// What is run in a guest to remove its identity.
-const SEAL: &str = include_str!("seal.sh");
-/// What is run in a guest to shut it down.
-const POWEROFF: &str = include_str!("poweroff.sh");
-/// The code of [`POWEROFF`] in a guest that has nothing to shut it down with.
-const CANT: i32 = 3;
 /// How long a guest may take to shut down. systemd gives a service that hangs 90 seconds before it kills it.
 const SHUTDOWN: Duration = Duration::from_secs(150);
 /// How long is waited for QEMU's end before a lost connection is explained.
@@ -61,36 +56,8 @@ impl QemuMachine {
         Self { guest: QemuGuest { session, vm: Arc::new(vm) }, access, place }
     }
 
-    async fn remove_identity(&self, lines: &Lines, wait: &Wait) -> Result<(), PortError> {
-        match self.guest.run(&self.as_root(SEAL), &[], lines, wait).await? {
-            exit if exit.is_success() => Ok(()),
-            exit => Err(PortError::failed(format!("sealing failed in the guest: {exit}")).help(
-                "its output is in the log; a user other than root needs `sudo` without a password until the end",
-            )),
-        }
-    }
-
-    /// The command that has root's shell run a script.
-    fn as_root(&self, script: &str) -> String {
-        let quoted = format!("'{}'", script.replace('\'', r"'\''"));
-        match self.access.user.as_str() {
-            "root" => format!("exec /bin/sh -c {quoted}"),
-            _ => format!("exec sudo -n /bin/sh -c {quoted}"),
-        }
-    }
-
     async fn shut_down(&self, lines: &Lines, wait: &Wait) -> Result<(), PortError> {
-        // The connection may break before the answer comes: only QEMU's end tells whether it worked.
-        match self.guest.session.run(&self.as_root(POWEROFF), &[], lines, wait).await {
-            Err(error) if matches!(error.kind, PortErrorKind::Cancelled | PortErrorKind::TimedOut) => {
-                return Err(error);
-            }
-            Ok(Exit::Code(CANT)) => {
-                let error = PortError::failed("the guest has nothing to shut it down with");
-                return Err(error.help("it needs `systemctl`, `shutdown` or `poweroff` that root can run"));
-            }
-            _ => {}
-        }
+        seal::power_off(&self.guest.session, &self.access.user, lines, wait).await?;
         let ended = wait.within(SHUTDOWN).run("shutting the guest down", self.guest.vm.ended()).await;
         ended.map_err(|error| error.help(self.guest.vm.console.last()))?;
         match self.guest.vm.state() {
@@ -112,7 +79,7 @@ impl Machine for QemuMachine {
 
     async fn seal(&mut self, keep: &DiskId, lines: &Lines, wait: &Wait) -> Result<SealedDisk, PortError> {
         self.place.disks.refuse_if_there(keep)?;
-        self.remove_identity(lines, wait).await?;
+        seal::remove_identity(&self.guest, &self.access.user, lines, wait).await?;
         self.shut_down(lines, wait).await?;
         let kept = self.place.keep(LAYER, &self.place.backing, keep).await?;
         self.destroy().await?;

@@ -6,14 +6,11 @@ mod accelerator;
 mod args;
 mod base;
 mod boot;
-mod console;
-mod credentials;
-mod disks;
+pub(in crate::machine) mod disks;
 mod download;
 mod machine;
-mod making;
 mod publish;
-mod qcow2;
+pub(in crate::machine) mod qcow2;
 mod qmp;
 mod recipe;
 mod room;
@@ -35,9 +32,9 @@ use self::accelerator::Accelerator;
 pub use self::accelerator::AcceleratorChoice;
 use self::disks::Disks;
 pub use self::download::AllowedInside;
-use self::making::Making;
 use self::room::Room;
 use super::lines::Nowhere;
+use super::making::Making;
 use super::process::{Program, Tag};
 use super::reap;
 use crate::blocking;
@@ -107,6 +104,21 @@ impl Qemu {
         let room = Room::on(state, settings.disk_free);
         settings.run_as = unprivileged::usable(settings.run_as, &disks)?;
         Ok(Self { settings, disks, room, accelerator: Mutex::default(), making: Making::default() })
+    }
+
+    /// The file of a disk that is here.
+    pub(in crate::machine) fn file_of(&self, disk: &DiskId) -> Result<PathBuf, PortError> {
+        self.disks.existing(disk).map(|(file, _)| file)
+    }
+
+    /// Removes a base image from this host, where it is here.
+    pub(in crate::machine) async fn drop_base(&self, disk: &DiskId) -> Result<(), PortError> {
+        let (disks, disk) = (self.disks.clone(), disk.clone());
+        blocking::run(move || match disk.as_str().starts_with("base-") {
+            true => disks.remove(&disk),
+            false => Ok(()),
+        })
+        .await
     }
 
     /// QEMU's version: `10.0.2`.

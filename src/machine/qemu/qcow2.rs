@@ -20,13 +20,13 @@ const DATA_FILE_NAME: u32 = 0x4441_5441;
 
 /// What a header says.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Header {
+pub(in crate::machine) struct Header {
     /// The size of the disk that the guest sees, in bytes.
-    pub(super) virtual_size: u64,
+    pub(in crate::machine) virtual_size: u64,
     /// The backing file's name.
-    pub(super) backing: Option<String>,
+    pub(in crate::machine) backing: Option<String>,
     /// The external data file's name; may be empty where only the feature is set.
-    pub(super) data_file: Option<String>,
+    pub(in crate::machine) data_file: Option<String>,
     encrypted: bool,
 }
 
@@ -35,7 +35,7 @@ impl Header {
     ///
     /// # Errors
     /// When it can't be read, or is not one of qcow2 version 2 or 3.
-    pub(super) fn read(path: &Path) -> Result<Self, PortError> {
+    pub(in crate::machine) fn read(path: &Path) -> Result<Self, PortError> {
         let unreadable =
             |error: std::io::Error| PortError::failed(format!("{} can't be read: {error}", path.display()));
         let file = File::open(path).map_err(unreadable)?;
@@ -58,7 +58,7 @@ impl Header {
     ///
     /// # Errors
     /// When it names another file, or is encrypted; the message names which.
-    pub(super) fn stand_alone(&self, what: &str) -> Result<(), PortError> {
+    pub(in crate::machine) fn stand_alone(&self, what: &str) -> Result<(), PortError> {
         let refuse = |why: String| {
             Err(PortError::refused(format!("the base image {what} {why}"))
                 .help("make it stand alone: `qemu-img convert -O qcow2 OLD NEW`, on a host where you trust the file"))
@@ -75,7 +75,7 @@ impl Header {
         Ok(())
     }
 
-    fn parse(head: &[u8]) -> Result<Self, String> {
+    pub(in crate::machine) fn parse(head: &[u8]) -> Result<Self, String> {
         if head.get(..4) != Some(b"QFI\xfb") {
             return Err("it does not begin with the magic bytes `QFI\\xfb`".to_owned());
         }

@@ -11,9 +11,9 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::args::{ATTACHED, Hardware, PROGRAM};
-use super::console::Console;
 use super::qmp::{self, Qmp};
 use crate::engine::ports::{Exit, Lines, PortError, Wait};
+use crate::machine::console::Console;
 use crate::machine::lines::LastLines;
 use crate::machine::process::{Program, Running, Tag};
 

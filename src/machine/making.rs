@@ -12,23 +12,23 @@ type Lock = tokio::sync::Mutex<()>;
 
 /// The base images that are being made, each with those who wait for it.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Making(Arc<Mutex<HashMap<String, Weak<Lock>>>>);
+pub(in crate::machine) struct Making(Arc<Mutex<HashMap<String, Weak<Lock>>>>);
 
 impl Making {
     /// The turn to make what a key stands for; nobody else has it until it is dropped. Whoever gets it looks first whether
     /// another has made it meanwhile.
-    pub(super) async fn turn(&self, key: String, wait: &Wait) -> Result<OwnedMutexGuard<()>, PortError> {
+    pub(in crate::machine) async fn turn(&self, key: String, wait: &Wait) -> Result<OwnedMutexGuard<()>, PortError> {
         let lock = self.lock(key);
         wait.run("waiting for a base image that is being made", async { Ok(lock.lock_owned().await) }).await
     }
 
     /// The turn, if nobody has it or waits for it.
-    pub(super) fn free_turn(&self, key: String) -> Option<OwnedMutexGuard<()>> {
+    pub(in crate::machine) fn free_turn(&self, key: String) -> Option<OwnedMutexGuard<()>> {
         self.lock(key).try_lock_owned().ok()
     }
 
     /// The key of what has a sum.
-    pub(super) fn of_sum(sha256: &Digest) -> String {
+    pub(in crate::machine) fn of_sum(sha256: &Digest) -> String {
         format!("sum {}", sha256.hex())
     }
 

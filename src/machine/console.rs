@@ -18,7 +18,7 @@ const END: &str = "-----END SSH HOST KEY KEYS-----";
 
 /// Takes the console's lines.
 #[derive(Debug)]
-pub(super) struct Console {
+pub(in crate::machine) struct Console {
     file: Mutex<(File, u64)>,
     last: LastLines,
     keys: Mutex<Keys>,
@@ -34,7 +34,7 @@ struct Keys {
 
 impl Console {
     /// A console that is kept in a new file.
-    pub(super) fn create(path: &Path) -> Result<Arc<Self>, PortError> {
+    pub(in crate::machine) fn create(path: &Path) -> Result<Arc<Self>, PortError> {
         let file = File::create(path).map_err(|error| {
             PortError::unavailable(format!("the console's log {} can't be written: {error}", path.display()))
         })?;
@@ -42,7 +42,7 @@ impl Console {
     }
 
     /// The last lines, as an indented paragraph; says so if there were none.
-    pub(super) fn last(&self) -> String {
+    pub(in crate::machine) fn last(&self) -> String {
         match self.last.text() {
             text if text.is_empty() => "the console stayed empty".to_owned(),
             text => format!("the console's last lines:\n  {}", text.replace('\n', "\n  ")),
@@ -97,13 +97,13 @@ impl Keys {
 
 /// Judges the key that a guest shows: it is the one we gave it, or the one it printed on its console.
 #[derive(Debug)]
-pub(super) struct GuestKey {
+pub(in crate::machine) struct GuestKey {
     /// The public key that the machine was given.
-    pub(super) given: String,
+    pub(in crate::machine) given: String,
     /// Where it may print its own.
-    pub(super) console: Arc<Console>,
+    pub(in crate::machine) console: Arc<Console>,
     /// What the pipeline says.
-    pub(super) policy: HostKey,
+    pub(in crate::machine) policy: HostKey,
 }
 
 impl Trust for GuestKey {

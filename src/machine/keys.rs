@@ -21,11 +21,11 @@ struct KeyPair {
 
 /// The keys of one machine.
 #[derive(Clone)]
-pub(super) struct Keys {
+pub(in crate::machine) struct Keys {
     login: KeyPair,
     host: KeyPair,
     /// The file that holds the private login key.
-    pub(super) login_file: PathBuf,
+    pub(in crate::machine) login_file: PathBuf,
 }
 
 impl std::fmt::Debug for Keys {
@@ -36,24 +36,29 @@ impl std::fmt::Debug for Keys {
 
 impl Keys {
     /// Makes new ones in the machine's directory, which must be the daemon's alone.
-    pub(super) async fn make(directory: &Path, tag: &Tag, wait: &Wait) -> Result<Self, PortError> {
+    pub(in crate::machine) async fn make(directory: &Path, tag: &Tag, wait: &Wait) -> Result<Self, PortError> {
         let (login_file, host_file) = (directory.join("key"), directory.join("host_key"));
         let (login, host) = tokio::try_join!(generate(&login_file, tag, wait), generate(&host_file, tag, wait))?;
         Ok(Self { login, host, login_file })
     }
 
     /// The public host key that the guest is given.
-    pub(super) fn host_key(&self) -> &str {
+    pub(in crate::machine) fn host_key(&self) -> &str {
         &self.host.public
     }
 
+    /// The public login key, as `authorized_keys` has it.
+    pub(in crate::machine) fn login_public(&self) -> &str {
+        &self.login.public
+    }
+
     /// The private login key.
-    pub(super) fn login_key(&self) -> &str {
+    pub(in crate::machine) fn login_key(&self) -> &str {
         &self.login.private
     }
 
     /// The SMBIOS string. systemd 252 and newer reads further lines for `systemd-tmpfiles` from it, before sshd starts.
-    pub(super) fn credential(&self, user: &str) -> String {
+    pub(in crate::machine) fn credential(&self, user: &str) -> String {
         let home = if user == "root" { "/root".to_owned() } else { format!("/home/{user}") };
         let line = |path: String, mode: &str, owner: &str, content: &str| {
             format!("f+~ {path} {mode} {owner} {owner} - {}\n", STANDARD.encode(content))
@@ -68,7 +73,7 @@ impl Keys {
     }
 
     /// The files of the NoCloud disk, by name. JSON is YAML, and needs no quoting rules of its own.
-    pub(super) fn seed(&self, user: &str, build: BuildNo, role: &str) -> [(&'static str, String); 2] {
+    pub(in crate::machine) fn seed(&self, user: &str, build: BuildNo, role: &str) -> [(&'static str, String); 2] {
         let mut account = json!({"name": user, "ssh_authorized_keys": [self.login.public]});
         if user != "root" {
             account["sudo"] = json!("ALL=(ALL) NOPASSWD:ALL");
