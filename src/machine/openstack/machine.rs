@@ -15,9 +15,6 @@ use crate::machine::seal;
 use crate::machine::ssh::SshSession;
 use async_trait::async_trait;
 
-/// Powers a guest off that has systemd, or has not.
-const POWER_OFF: &str = "if command -v systemctl >/dev/null 2>&1; then exec systemctl poweroff; else exec poweroff; fi";
-
 /// A machine under way.
 pub(super) struct CloudMachine {
     guest: CloudGuest,
@@ -52,16 +49,7 @@ impl CloudMachine {
     }
 
     async fn shut_down(&self, lines: &Lines, wait: &Wait) -> Result<(), PortError> {
-        let command = match self.access.user.as_str() {
-            "root" => POWER_OFF.to_owned(),
-            _ => format!("exec sudo -n /bin/sh -c '{POWER_OFF}'"),
-        };
-        // The connection may break before the answer comes: only Nova tells whether it worked.
-        if let Err(error) = self.guest.session.run(&command, &[], lines, wait).await
-            && matches!(error.kind, PortErrorKind::Cancelled | PortErrorKind::TimedOut)
-        {
-            return Err(error);
-        }
+        seal::power_off(&self.guest.session, &self.access.user, lines, wait).await?;
         self.guest.cloud.stopped(&self.guest.server, wait).await
     }
 
