@@ -11,7 +11,7 @@ libdir  := $(DESTDIR)$(PREFIX)/lib
 etcdir  := $(DESTDIR)/etc/factoryd
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lint check test bench bench-build demo clean-demo build-images build-os release install
+.PHONY: help setup lint check test test-openstack bench bench-build demo clean-demo build-images build-os release install
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
@@ -30,6 +30,11 @@ check: lint ## The fast loop: formatting, clippy, unit tests, the rules of the h
 # among them, by emulation where there is no working KVM. --no-fail-fast: one red test does not hide another.
 test: setup lint ## Install what is missing, then check and run every test, real QEMU builds included
 	$(CARGO) test --no-fail-fast
+
+# Not among all tests: it takes the host for itself, and puts it back as it was.
+test-openstack: ## Bring up a whole OpenStack with real guests and build in it: root, tens of minutes without KVM
+	@scripts/setup build run cloud
+	$(CARGO) test --test whole_cloud -- --nocapture
 
 bench: ## Measure the daemon and the library: ratios, and figures of this machine
 	CARGO='$(CARGO)' bench/run

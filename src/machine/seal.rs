@@ -47,3 +47,42 @@ fn as_root(user: &str, script: &str) -> String {
         _ => format!("exec sudo -n /bin/sh -c {quoted}"),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+    use std::process::Command;
+
+    use super::*;
+
+    /// What the script calls in a guest with these programs, and its code; `true` where a program works.
+    fn shut_down_with(programs: &[(&str, bool)]) -> (String, Option<i32>) {
+        const SBIN: &str = ":/usr/local/sbin:/usr/sbin:/sbin";
+        // The programs of the host must not be found: they would shut it down.
+        assert!(POWEROFF.contains(SBIN), "the directories are taken out of the script");
+        let script = POWEROFF.replace(SBIN, "");
+        let guest = tempfile::tempdir().expect("a directory");
+        for (name, works) in programs {
+            let path = guest.path().join(name);
+            let text = format!("#!/bin/sh\necho {name} \"$@\"\nexit {}\n", i32::from(!works));
+            std::fs::write(&path, text).expect("a program");
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).expect("its mode");
+        }
+        let mut command = Command::new("/bin/sh");
+        let done = command.args(["-c", &script]).env_clear().env("PATH", guest.path()).output().expect("a shell");
+        (String::from_utf8_lossy(&done.stdout).into_owned(), done.status.code())
+    }
+
+    #[test]
+    fn a_guest_is_shut_down_by_what_it_has_for_that() {
+        let done = |said: &str| (said.to_owned(), Some(0));
+        assert_eq!(shut_down_with(&[("systemctl", true), ("shutdown", true)]), done("systemctl poweroff\n"));
+        assert_eq!(shut_down_with(&[("shutdown", true), ("poweroff", true)]), done("shutdown -h -P now\n"));
+        assert_eq!(shut_down_with(&[("poweroff", true)]), done("poweroff\n"));
+        // A systemctl that has no systemd to talk to.
+        let (said, code) = shut_down_with(&[("systemctl", false), ("poweroff", true)]);
+        assert_eq!((said.as_str(), code), ("systemctl poweroff\npoweroff\n", Some(0)));
+        let (said, code) = shut_down_with(&[]);
+        assert!(said.starts_with("E: neither systemctl nor shutdown") && code == Some(CANT), "{said} {code:?}");
+    }
+}

@@ -15,4 +15,5 @@ mod real;
 mod compared;
 mod driver;
 mod itself;
+mod storm;
 mod suite;

@@ -37,32 +37,7 @@ impl RealCloud {
 
     /// Settings of a driver for the user `demo`, which has its directory below this one.
     pub(crate) fn settings(&self, state: &Path) -> OpenStackSettings {
-        let environment = self.environment("demo");
-        let variable = |name: &str| environment.iter().find(|(key, _)| key == name).map(|(_, value)| value.clone());
-        OpenStackSettings {
-            name: "cloud".into(),
-            credentials: Credentials::from_environment(variable).expect("credentials"),
-            authorities: None,
-            networks: vec!["provider".to_owned()],
-            floating_network: None,
-            security_groups: vec!["default".to_owned()],
-            flavor: None,
-            availability_zone: None,
-            ssh_port: 22,
-            config_drive: true,
-            visibility: Visibility::Private,
-            pace: Pace { first: Duration::from_millis(200), ..Pace::default() },
-            directory: state.join("cloud"),
-            maker: QemuSettings {
-                name: "maker".into(),
-                state_dir: state.to_owned(),
-                accelerator: AcceleratorChoice::Tcg,
-                private_downloads: AllowedInside::new(|address| address.is_loopback()),
-                largest_base: 4 << 30,
-                disk_free: 0,
-                run_as: None,
-            },
-        }
+        settings(&self.environment("demo"), state)
     }
 
     fn run(&self, arguments: &[&str]) -> Output {
@@ -76,5 +51,34 @@ impl RealCloud {
 impl Drop for RealCloud {
     fn drop(&mut self) {
         self.run(&["down"]);
+    }
+}
+
+/// Settings of a driver of the cloud that `OS_*` variables name.
+pub(crate) fn settings(environment: &[(String, String)], state: &Path) -> OpenStackSettings {
+    let variable = |name: &str| environment.iter().find(|(key, _)| key == name).map(|(_, value)| value.clone());
+    OpenStackSettings {
+        name: "cloud".into(),
+        credentials: Credentials::from_environment(variable).expect("credentials"),
+        authorities: None,
+        networks: vec!["provider".to_owned()],
+        floating_network: None,
+        security_groups: vec!["default".to_owned()],
+        flavor: None,
+        availability_zone: None,
+        ssh_port: 22,
+        config_drive: true,
+        visibility: Visibility::Private,
+        pace: Pace { first: Duration::from_millis(200), ..Pace::default() },
+        directory: state.join("cloud"),
+        maker: QemuSettings {
+            name: "maker".into(),
+            state_dir: state.to_owned(),
+            accelerator: AcceleratorChoice::Tcg,
+            private_downloads: AllowedInside::new(|address| address.is_loopback()),
+            largest_base: 4 << 30,
+            disk_free: 0,
+            run_as: None,
+        },
     }
 }

@@ -1,7 +1,7 @@
 //! Base images in the cloud: one that is there by its id or name, one of the catalogue, or one that is made on this host,
 //! looked at, and uploaded once.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -123,9 +123,9 @@ impl Cloud {
     async fn sum_of(&self, image: &GlanceImage, lines: &Lines, wait: &Wait) -> Result<Digest, PortError> {
         let file = self.sums().join(format!("{}.json", image.id));
         let theirs = image.hash.as_ref().map(|(_, sum)| sum.clone()).unwrap_or_default();
-        let known = std::fs::read(&file).ok().and_then(|text| serde_json::from_slice::<Known>(&text).ok());
-        let known = known.filter(|known| known.theirs == theirs && !theirs.is_empty());
-        if let Some(sha256) = known.and_then(|known| known.sha256.parse().ok()) {
+        // Several builds may want it at once: one reads it.
+        let _turn = self.making.turn(format!("image {}", image.id), wait).await?;
+        if let Some(sha256) = known_sum(&file, &theirs) {
             return Ok(sha256);
         }
         let size = image.size.unwrap_or(0) >> 20;
@@ -153,6 +153,13 @@ impl Cloud {
         let (files, more) = crate::engine::ports::Driver::tidy(&*self.maker).await?;
         Ok((images + files, bytes + more))
     }
+}
+
+/// The sum that was remembered of an image that Glance sums to this.
+fn known_sum(file: &Path, theirs: &str) -> Option<Digest> {
+    let known = serde_json::from_slice::<Known>(&std::fs::read(file).ok()?).ok()?;
+    let is_it = known.theirs == theirs && !theirs.is_empty();
+    known.sha256.parse().ok().filter(|_| is_it)
 }
 
 fn base_id(sha256: &Digest) -> DiskId {

@@ -41,12 +41,14 @@ pub(super) struct Call {
     pub(super) body: Option<Value>,
     pub(super) content_type: &'static str,
     pub(super) headers: Vec<(&'static str, String)>,
+    /// Whether twice is as good as once although its method does not say so.
+    again: bool,
 }
 
 impl Call {
     pub(super) fn new(service: Service, method: Method, path: impl Into<String>) -> Self {
         let path = path.into();
-        Self { service, method, path, body: None, content_type: "application/json", headers: Vec::new() }
+        Self { service, method, path, body: None, content_type: "application/json", headers: Vec::new(), again: false }
     }
 
     pub(super) fn json(mut self, body: Value) -> Self {
@@ -59,6 +61,11 @@ impl Call {
         self
     }
 
+    /// Lets it be made again where nobody knows whether it was done: whoever makes it copes with that.
+    pub(super) fn repeatable(self) -> Self {
+        Self { again: true, ..self }
+    }
+
     /// How it is named in errors; the query says little there.
     fn name(&self) -> String {
         let path = self.path.split('?').next().unwrap_or_default();
@@ -67,7 +74,7 @@ impl Call {
 
     /// Whether making it twice is as good as once.
     fn is_repeatable(&self) -> bool {
-        matches!(self.method, Method::GET | Method::HEAD | Method::PUT | Method::DELETE)
+        self.again || matches!(self.method, Method::GET | Method::HEAD | Method::PUT | Method::DELETE)
     }
 }
 

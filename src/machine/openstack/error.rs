@@ -173,9 +173,11 @@ impl ApiError {
         }
     }
 
-    /// Whether something may have been done all the same: nothing came back, or a service broke on the way.
+    /// Whether something may have been done all the same: nothing came back, a service broke on the way, or something
+    /// between answered for it.
     pub(super) fn is_in_doubt(&self) -> bool {
-        self.fate == Fate::InDoubt || self.status.is_some_and(|status| (500..600).contains(&status))
+        let broke = self.status.is_some_and(|status| (500..600).contains(&status));
+        self.fate == Fate::InDoubt || broke || self.has_status(404) && !self.is_gone()
     }
 
     /// Whether the same call may be made again as if it had never been made.

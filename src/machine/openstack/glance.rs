@@ -167,10 +167,30 @@ impl Client {
         Ok(GlanceImage::read(&self.call(&call(Method::POST, "/images").json(row)).await?.body))
     }
 
-    /// Changes an image.
+    /// Changes an image, and tells what it is then. Where an answer was lost, an attempt before may have done it, and what
+    /// it took away can't be taken away again.
     pub(super) async fn change_image(&self, id: &str, changes: &[Change]) -> Result<GlanceImage, ApiError> {
+        match self.patched(id, changes).await {
+            Err(error) if error.has_status(409) => {
+                let Some(now) = self.image(id).await? else { return Err(error) };
+                let is_open = |change: &&Change| match change {
+                    Change::Set(..) => true,
+                    Change::Remove(key) => now.properties.contains_key(key),
+                };
+                let open: Vec<Change> = changes.iter().filter(is_open).cloned().collect();
+                match open.len() {
+                    0 => Ok(now),
+                    count if count == changes.len() => Err(error),
+                    _ => self.patched(id, &open).await,
+                }
+            }
+            answered => answered,
+        }
+    }
+
+    async fn patched(&self, id: &str, changes: &[Change]) -> Result<GlanceImage, ApiError> {
         let patch = Value::Array(changes.iter().map(Change::patch).collect());
-        let mut call = call(Method::PATCH, format!("/images/{}", encoded(id))).json(patch);
+        let mut call = call(Method::PATCH, format!("/images/{}", encoded(id))).json(patch).repeatable();
         call.content_type = "application/openstack-images-v2.1-json-patch";
         Ok(GlanceImage::read(&self.call(&call).await?.body))
     }

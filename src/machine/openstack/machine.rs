@@ -1,5 +1,6 @@
 //! A machine of the cloud: its guest, how it is sealed, how it is taken away.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
@@ -14,9 +15,6 @@ use crate::machine::qemu::disks::remove_directory;
 use crate::machine::seal;
 use crate::machine::ssh::SshSession;
 use async_trait::async_trait;
-
-/// Powers a guest off that has systemd, or has not.
-const POWER_OFF: &str = "if command -v systemctl >/dev/null 2>&1; then exec systemctl poweroff; else exec poweroff; fi";
 
 /// A machine under way.
 pub(super) struct CloudMachine {
@@ -52,16 +50,7 @@ impl CloudMachine {
     }
 
     async fn shut_down(&self, lines: &Lines, wait: &Wait) -> Result<(), PortError> {
-        let command = match self.access.user.as_str() {
-            "root" => POWER_OFF.to_owned(),
-            _ => format!("exec sudo -n /bin/sh -c '{POWER_OFF}'"),
-        };
-        // The connection may break before the answer comes: only Nova tells whether it worked.
-        if let Err(error) = self.guest.session.run(&command, &[], lines, wait).await
-            && matches!(error.kind, PortErrorKind::Cancelled | PortErrorKind::TimedOut)
-        {
-            return Err(error);
-        }
+        seal::power_off(&self.guest.session, &self.access.user, lines, wait).await?;
         self.guest.cloud.stopped(&self.guest.server, wait).await
     }
 
@@ -69,19 +58,7 @@ impl CloudMachine {
     async fn snapshot(&self, keep: &DiskId, lines: &Lines) -> Result<GlanceImage, PortError> {
         let (cloud, server) = (&self.guest.cloud, &self.guest.server);
         let marks = cloud.marks.of_snapshot(keep, self.build, server);
-        let nova = cloud.nova().await?;
-        let id = match nova.create_image(server, keep.as_str(), &marks).await {
-            Ok(id) => id,
-            // It may be under way all the same: it has the disk's id, and no other image has.
-            Err(error) if error.is_in_doubt() => {
-                let looked = cloud.looked_for(keep).await?;
-                looked.map(|image| image.id).ok_or(error)?
-            }
-            Err(error) if error.has_status(409) => {
-                return Err(PortError::unavailable(format!("no image can be made of the server now: {error}")));
-            }
-            Err(error) => return Err(error.into()),
-        };
+        let id = self.asked_for_image(keep, &marks).await?;
         lines.line(format!("the cloud makes the image {id} of the server {server}").as_bytes());
         let image = cloud.active(&id, server).await?;
         let nothing = marks.into_iter().filter(|(key, value)| value.is_empty() && image.properties.contains_key(key));
@@ -91,6 +68,34 @@ impl CloudMachine {
         }
         cloud.client.tag_image(&id, &cloud.marks.tag()).await?;
         Ok(image)
+    }
+
+    /// Asks Nova for an image until one is under way; gives its id. One of an attempt whose answer was lost has the disk's
+    /// id, and no other image has.
+    async fn asked_for_image(&self, keep: &DiskId, marks: &BTreeMap<String, String>) -> Result<String, PortError> {
+        let (cloud, server) = (&self.guest.cloud, &self.guest.server);
+        let mut made = 1;
+        loop {
+            let error = match cloud.nova().await?.create_image(server, keep.as_str(), marks).await {
+                Ok(id) => return Ok(id),
+                Err(error) => error,
+            };
+            // Nova makes one image of a server at a time.
+            let is_refused = error.has_status(409);
+            if (error.is_in_doubt() || is_refused && made > 1)
+                && let Some(image) = cloud.looked_for(keep).await?
+            {
+                return Ok(image.id);
+            }
+            if is_refused {
+                return Err(PortError::unavailable(format!("no image can be made of the server now: {error}")));
+            }
+            if !error.is_in_doubt() || made >= cloud.client.pace.attempts {
+                return Err(error.into());
+            }
+            tokio::time::sleep(cloud.client.pace.pause(made, error.retry_after)).await;
+            made += 1;
+        }
     }
 }
 

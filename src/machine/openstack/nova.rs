@@ -197,6 +197,7 @@ impl Nova<'_> {
     /// What a server has printed so far; `None` while it has no console.
     pub(super) async fn console(&self, id: &str) -> Result<Option<String>, ApiError> {
         let call = self.call(Method::POST, format!("/servers/{id}/action")).json(json!({"os-getConsoleOutput": {}}));
+        let call = call.repeatable();
         match self.client.call(&call).await {
             Ok(answer) => Ok(Some(text(&answer.body["output"]))),
             Err(error) if error.has_status(409) || error.has_status(404) || error.has_status(501) => Ok(None),
@@ -219,12 +220,12 @@ impl Nova<'_> {
     /// Gives Nova a public key under a name. One that is there is no error: nobody else makes such names.
     pub(super) async fn create_keypair(&self, name: &str, public_key: &str) -> Result<(), ApiError> {
         let body = json!({"keypair": {"name": name, "public_key": public_key, "type": "ssh"}});
-        match self.client.call(&self.call(Method::POST, "/os-keypairs").json(body)).await {
+        let call = self.call(Method::POST, "/os-keypairs").json(body).repeatable();
+        match self.client.call(&call).await {
             Err(error) if error.has_status(409) && !error.is_shortage() => {
-                // It is of an earlier attempt, with another key.
+                // It is of an earlier attempt, with another key, or its answer was lost.
                 self.delete_keypair(name).await?;
-                let body = json!({"keypair": {"name": name, "public_key": public_key, "type": "ssh"}});
-                self.client.call(&self.call(Method::POST, "/os-keypairs").json(body)).await.map(drop)
+                self.client.call(&call).await.map(drop)
             }
             answered => answered.map(drop),
         }

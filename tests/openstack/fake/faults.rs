@@ -156,6 +156,8 @@ pub(crate) struct Faults {
     pub(crate) image_fates: VecDeque<ImageFate>,
     cuts: Vec<usize>,
     storm: Option<Storm>,
+    /// What became of servers and images by chance.
+    pub(crate) handed: Vec<String>,
     /// What struck, for the test to read: `Nova POST /servers Refuse …`.
     pub(crate) struck: Vec<String>,
 }
@@ -203,13 +205,25 @@ impl Faults {
     }
 
     pub(crate) fn server_fate(&mut self) -> ServerFate {
-        let by_chance = || self.storm.as_mut().map_or(ServerFate::Well, Storm::server);
-        self.server_fates.pop_front().unwrap_or_else(by_chance)
+        if let Some(ordered) = self.server_fates.pop_front() {
+            return ordered;
+        }
+        let fate = self.storm.as_mut().map_or(ServerFate::Well, Storm::server);
+        if fate != ServerFate::Well {
+            self.handed.push(format!("{fate:?}"));
+        }
+        fate
     }
 
     pub(crate) fn image_fate(&mut self) -> ImageFate {
-        let by_chance = || self.storm.as_mut().map_or(ImageFate::Well, Storm::image);
-        self.image_fates.pop_front().unwrap_or_else(by_chance)
+        if let Some(ordered) = self.image_fates.pop_front() {
+            return ordered;
+        }
+        let fate = self.storm.as_mut().map_or(ImageFate::Well, Storm::image);
+        if fate != ImageFate::Well {
+            self.handed.push(format!("{fate:?}"));
+        }
+        fate
     }
 }
 

@@ -198,7 +198,7 @@ async fn strike(inner: &Arc<Inner>, request: &mut Request, body: Incoming, struc
             inner.settled().revoke(request.header("x-auth-token").unwrap_or_default());
             Ok(keystone::unauthorized(request.service))
         }
-        Effect::Proxy { status } => Ok(Answer::html(status, title(status), "nginx")),
+        Effect::Proxy { status } => Ok(Answer::html(status, title(status), "nginx").with("server", "nginx")),
         Effect::Redirect { status } => {
             let to = format!("{}{}", inner.settled().endpoints.trap, request.path);
             Ok(Answer::empty(status).with("location", to))
@@ -318,8 +318,10 @@ fn write(answer: Answer, cut: Option<usize>) -> io::Result<hyper::Response<Body>
     for (name, value) in &answer.headers {
         response = response.header(name, value);
     }
-    let id = format!("req-{}", uuid::Uuid::new_v4());
-    response = response.header("x-openstack-request-id", id);
+    // Only services have such ids.
+    if !answer.headers.iter().any(|(name, _)| name == "server") {
+        response = response.header("x-openstack-request-id", format!("req-{}", uuid::Uuid::new_v4()));
+    }
     let body = match cut.filter(|cut| *cut < answer.body.len()) {
         None => Either::Left(Full::new(answer.body)),
         Some(cut) => {

@@ -146,6 +146,11 @@ impl Cloud {
         self.state().faults.struck.clone()
     }
 
+    /// What became of servers and images by chance so far.
+    pub(crate) fn handed(&self) -> Vec<String> {
+        self.state().faults.handed.clone()
+    }
+
     /// What becomes of the next server that is made and has no fate yet.
     pub(crate) fn next_server(&self, fate: ServerFate) {
         self.state().faults.server_fates.push_back(fate);

@@ -11,7 +11,10 @@ rabbit_url() { echo "rabbit://guest:guest@127.0.0.1:$port_rabbit/"; }
 
 up_all() {
   [ "$(id -u)" -eq 0 ] || fail "the whole cloud is for root: it makes network devices and starts libvirt"
-  if ip link show "$host_device" >/dev/null 2>&1; then fail "another one is up on this host: $host_device is there"; fi
+  # Every process of the cloud holds this lock, so nobody else's devices are taken for ours, here or in `down`.
+  exec 9>/run/lock/factoryd-test-cloud
+  flock -n 9 || fail "another one is up on this host, or goes down at this moment"
+  if ip link show "$host_device" >/dev/null 2>&1; then fail "$host_device is there already, and of nobody who can be asked"; fi
   touch "$etc/hosted"
   since=$(date -u +%Y-%m-%dT%H:%M:%S)
   start_rabbit
@@ -435,6 +438,7 @@ start_heat() { start heat "$python" "$etc/heat/one_process.py" --config-file "$e
 make_host_network() {
   local file
   step host-network ip link add "$host_device" type veth peer name "$neutron_device"
+  touch "$etc/made-network"
   ip addr add "$host_address/24" dev "$host_device"
   ip link set "$host_device" up
   ip link set "$neutron_device" up
@@ -452,6 +456,7 @@ start_libvirt() {
   getent passwd libvirt-qemu >/dev/null || useradd -r -g kvm -G libvirt-qemu -d /var/lib/libvirt -s /usr/sbin/nologin libvirt-qemu
   mkdir -p "$run/libvirt" /etc/libvirt
   if [ -e /etc/libvirt/qemu.conf ]; then cp -p /etc/libvirt/qemu.conf "$etc/qemu.conf.before"; fi
+  touch "$etc/made-qemu.conf"
   cat >/etc/libvirt/qemu.conf <<INI
 # Written by the tests of factoryd, which put back what was here.
 user = "root"
@@ -484,6 +489,14 @@ down_all() {
     done
   fi
   end_processes
+  if [ -e "$etc/qemu.conf.before" ]; then
+    mv "$etc/qemu.conf.before" /etc/libvirt/qemu.conf
+  elif [ -e "$etc/made-qemu.conf" ]; then
+    rm -f /etc/libvirt/qemu.conf
+  fi
+  # Whoever has it now has devices and rules of its own, and then none of ours are left.
+  exec 9>/run/lock/factoryd-test-cloud
+  flock -n 9 && [ -e "$etc/made-network" ] || return 0
   for name in $(ip netns list 2>/dev/null | awk '/^q(dhcp|router)-/ { print $1 }'); do ip netns del "$name" || true; done
   for name in $(ip -o link show | awk -F': ' '{ print $2 }' | cut -d@ -f1 | grep -E '^(brq|tap)[0-9a-f]{8}-' || true); do
     ip link del "$name" 2>/dev/null || true
@@ -497,9 +510,4 @@ down_all() {
     done
   done
   if [ -s "$etc/ip_forward" ]; then cat "$etc/ip_forward" >/proc/sys/net/ipv4/ip_forward; fi
-  if [ -e "$etc/qemu.conf.before" ]; then
-    mv "$etc/qemu.conf.before" /etc/libvirt/qemu.conf
-  elif grep -qs 'tests of factoryd' /etc/libvirt/qemu.conf; then
-    rm -f /etc/libvirt/qemu.conf
-  fi
 }
