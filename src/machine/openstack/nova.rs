@@ -221,13 +221,16 @@ impl Nova<'_> {
     pub(super) async fn create_keypair(&self, name: &str, public_key: &str) -> Result<(), ApiError> {
         let body = json!({"keypair": {"name": name, "public_key": public_key, "type": "ssh"}});
         let call = self.call(Method::POST, "/os-keypairs").json(body).repeatable();
-        match self.client.call(&call).await {
-            Err(error) if error.has_status(409) && !error.is_shortage() => {
-                // It is of an earlier attempt, with another key, or its answer was lost.
-                self.delete_keypair(name).await?;
-                self.client.call(&call).await.map(drop)
+        let mut made = 1;
+        loop {
+            match self.client.call(&call).await {
+                Err(error) if error.has_status(409) && !error.is_shortage() && made < self.client.pace.attempts => {
+                    // It is of an earlier attempt, with another key, or its answer was lost.
+                    self.delete_keypair(name).await?;
+                    made += 1;
+                }
+                answered => return answered.map(drop),
             }
-            answered => answered.map(drop),
         }
     }
 
