@@ -89,7 +89,7 @@ log.console.level = warning
 log.file = false
 INI
   echo '[].' >"$etc/rabbit.plugins"
-  start rabbit env HOME="$data/rabbit" ERL_EPMD_ADDRESS=127.0.0.1 ERL_EPMD_PORT="$port_epmd" \
+  start rabbit env HOME="$data/rabbit" ERL_CRASH_DUMP="$data/rabbit/erl_crash.dump" ERL_EPMD_ADDRESS=127.0.0.1 ERL_EPMD_PORT="$port_epmd" \
     RABBITMQ_NODENAME=factoryd-test@localhost RABBITMQ_CONFIG_FILE="$etc/rabbit.conf" RABBITMQ_CONF_ENV_FILE=/dev/null \
     RABBITMQ_ENABLED_PLUGINS_FILE="$etc/rabbit.plugins" RABBITMQ_MNESIA_BASE="$data/rabbit/mnesia" \
     RABBITMQ_LOG_BASE="$log" RABBITMQ_LOGS=- RABBITMQ_DIST_PORT="$port_dist" RABBITMQ_PID_FILE="$data/rabbit/pid" \
