@@ -28,6 +28,8 @@ const CALL: Duration = Duration::from_secs(120);
 const TRANSFER: Duration = Duration::from_secs(1800);
 /// The most that is taken of an answer that is no disk, in bytes.
 const MOST_ANSWER: usize = 64 << 20;
+/// How often one call asks for another token: a service that refuses one after the other means the user, not the token.
+const MOST_RENEWALS: usize = 3;
 /// Calls that are made at once. Beyond, services get slower and not faster.
 const AT_ONCE: usize = 8;
 
@@ -156,17 +158,17 @@ impl Client {
         }
     }
 
-    /// Makes a call, again where it is refused for the moment, and once more with a new token where that is why.
+    /// Makes a call, again where it is refused for the moment, and with a new token where that is why.
     pub(super) async fn call(&self, call: &Call) -> Result<Answer, ApiError> {
-        let (mut made, mut refused) = (1, 0);
+        let (mut made, mut refused, mut renewed) = (1, 0, 0);
         loop {
             let session = self.session(refused, Duration::ZERO).await?;
             let error = match self.once(call, &session).await {
                 Ok(answer) => return Ok(answer),
                 Err(error) => error,
             };
-            if error.has_status(401) && refused == 0 {
-                refused = session.generation;
+            if error.has_status(401) && renewed < MOST_RENEWALS {
+                (refused, renewed) = (session.generation, renewed + 1);
                 continue;
             }
             let again = error.is_untouched() || call.is_repeatable() && error.is_in_doubt();
@@ -220,7 +222,7 @@ impl Client {
     /// became of the image.
     pub(super) async fn upload(&self, call: &Call, bytes: &dyn Opens) -> Result<(), ApiError> {
         let name = call.name();
-        let mut refused = 0;
+        let (mut refused, mut renewed) = (0, 0);
         loop {
             let session = self.session(refused, TRANSFER).await?;
             let request = self.request(call, &session, &name)?;
@@ -232,17 +234,17 @@ impl Client {
             }
             let body = gathered(response, MOST_BODY).await.unwrap_or_default();
             let error = refusal(call.service, &name, status, &headers, &body);
-            if !error.has_status(401) || refused > 0 {
+            if !error.has_status(401) || renewed == MOST_RENEWALS {
                 return Err(error);
             }
-            refused = session.generation;
+            (refused, renewed) = (session.generation, renewed + 1);
         }
     }
 
     /// Receives bytes. What the service says of them is looked at before any is handed on.
     pub(super) async fn download(&self, call: &Call) -> Result<Response, ApiError> {
         let name = call.name();
-        let (mut refused, mut made) = (0, 1);
+        let (mut refused, mut renewed, mut made) = (0, 0, 1);
         loop {
             let session = self.session(refused, TRANSFER).await?;
             let request = self.request(call, &session, &name)?;
@@ -260,8 +262,8 @@ impl Client {
                 }
                 Err(error) => ApiError::transport(call.service, &name, &error),
             };
-            if error.has_status(401) && refused == 0 {
-                refused = session.generation;
+            if error.has_status(401) && renewed < MOST_RENEWALS {
+                (refused, renewed) = (session.generation, renewed + 1);
             } else if made < self.pace.attempts && (error.is_untouched() || error.is_in_doubt()) {
                 tokio::time::sleep(self.pace.pause(made, error.retry_after)).await;
                 made += 1;

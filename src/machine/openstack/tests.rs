@@ -110,12 +110,12 @@ async fn however_many_calls_find_the_token_refused_one_new_one_is_asked_for() {
 }
 
 #[tokio::test]
-async fn a_token_that_is_refused_twice_is_an_error_and_no_loop() {
+async fn tokens_that_are_refused_one_after_the_other_are_an_error_and_no_loop() {
     let play = Play::start(|_| refused()).await;
     let error = play.client().call(&get("/images")).await.expect_err("refused");
     assert_eq!((error.status, error.code.as_str()), (Some(401), "Unauthorized"));
     assert_eq!(PortError::from(error).kind, PortErrorKind::Refused);
-    assert_eq!((play.lines().len(), play.tokens.load(Ordering::SeqCst)), (2, 2));
+    assert_eq!((play.lines().len(), play.tokens.load(Ordering::SeqCst)), (4, 4));
 }
 
 #[tokio::test]

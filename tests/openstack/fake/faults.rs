@@ -255,15 +255,15 @@ impl Storm {
         if request.service == Service::Keystone || self.below(self.requests * looks) != 0 {
             return None;
         }
-        // No token is revoked: two in a row within one call, as eight at once make likely, are refused for good.
-        Some(match self.below(8) {
+        Some(match self.below(9) {
             0 => Effect::Refuse { status: 429, retry_after: Some(1) },
             1 => Effect::Refuse { status: 503, retry_after: None },
             2 => Effect::Refuse { status: 413, retry_after: Some(1) },
             3 => Effect::DoneButRefuse { status: 500 },
-            4 => Effect::LoseRequest,
-            5 => Effect::Proxy { status: 502 },
-            6 => Effect::Proxy { status: 404 },
+            4 => Effect::Unauthorized,
+            5 => Effect::LoseRequest,
+            6 => Effect::Proxy { status: 502 },
+            7 => Effect::Proxy { status: 404 },
             _ => Effect::LoseReply,
         })
     }
