@@ -48,9 +48,23 @@ fn cache() -> PathBuf {
 
 /// Copies the base images that one state directory has and another lacks.
 fn share_bases(from: &Path, to: &Path) {
+    share(from, to, |_| true);
+}
+
+/// Copies one base image by its sum, with what says which recipe it was made from.
+fn share_base(sum: &str, from: &Path, to: &Path) {
+    let is_its = |path: &Path| {
+        let is_small = path.metadata().is_ok_and(|file| file.len() < 1024);
+        path.file_stem().is_some_and(|name| name == sum)
+            || is_small && std::fs::read_to_string(path).is_ok_and(|text| text.contains(sum))
+    };
+    share(from, to, is_its);
+}
+
+fn share(from: &Path, to: &Path, is_wanted: impl Fn(&Path) -> bool) {
     std::fs::create_dir_all(to).expect("a directory");
     let Ok(entries) = std::fs::read_dir(from) else { return };
-    for entry in entries.flatten() {
+    for entry in entries.flatten().filter(|entry| is_wanted(&entry.path())) {
         let (place, part) = (to.join(entry.file_name()), to.join("part"));
         if entry.path().is_file() && !place.exists() {
             std::fs::copy(entry.path(), &part).expect("copied");
@@ -619,12 +633,12 @@ fn the_unit_runs_under_systemd_with_its_sandbox() {
     assert!(build["outcome"] == "passed" && log.contains("the unit works"), "{build:#}\n{log}");
 }
 
-/// Makes the shared base image where there is none yet: a small disk has no room for making it.
-fn make_base_once(since: Instant) {
-    // Others keep base images there too.
-    let made = cache().join("the-base-is-made");
-    if made.exists() {
-        return;
+/// Makes the shared base image where there is none yet, and gives its sum: a small disk has no room for making it, nor for
+/// those that other tests keep there too.
+fn make_base_once(since: Instant) -> String {
+    let kept = sum_of_the_base();
+    if let Ok(sum) = std::fs::read_to_string(&kept) {
+        return sum;
     }
     let factory = factory_with_bases();
     let author = Author::new(&[]);
@@ -635,7 +649,17 @@ fn make_base_once(since: Instant) {
     author.push(&factory, "Make the base image");
     assert_eq!(follow(&factory, 1, since)["outcome"], "passed");
     share_bases(&factory.state().join("bases"), &cache());
-    std::fs::write(made, "").expect("written");
+    let base = factory.json(["images"])["images"][0]["base"].clone();
+    let sum = text(&base).trim_start_matches("sha256:").to_owned();
+    std::fs::write(kept, &sum).expect("written");
+    sum
+}
+
+/// Where the sum of this repository's base image is kept; another recipe makes another.
+fn sum_of_the_base() -> PathBuf {
+    let mut hasher = std::hash::DefaultHasher::new();
+    std::hash::Hash::hash(&recipe(), &mut hasher);
+    cache().join(format!("base-of-{:016x}", std::hash::Hasher::finish(&hasher)))
 }
 
 /// A bundle on the base image of this repository, whose only step is a shell command.
@@ -653,9 +677,9 @@ fn step(author: &Author, name: &str, command: &str) {
 fn a_guest_that_fills_the_disk_is_ended_and_the_next_floods_its_log() {
     let _alone = alone();
     let began = Instant::now();
-    make_base_once(began);
+    let base = make_base_once(began);
     let mut disk = SmallDisk::new(1536, "[limits]\ndisk_free = \"256MiB\"\nlog = \"1MiB\"\n");
-    share_bases(&cache(), &disk.file("bases"));
+    share_base(&base, &cache(), &disk.file("bases"));
     disk.start();
     let author = Author::new(&[]);
     step(&author, "fill", "\"yes | dd of=/big bs=1M iflag=fullblock\"");
