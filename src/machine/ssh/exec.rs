@@ -52,7 +52,7 @@ pub(super) fn run(
     let ran = feed
         .map_or(Ok(()), |feed| write(session, &mut channel, feed, &mut output, wait))
         .and_then(|()| read(session, &mut channel, &mut output, wait))
-        .and_then(|()| exit(&mut channel, &output, wait));
+        .and_then(|()| exit(session, &mut channel, &output, wait));
     output.splitter.finish(lines);
     if matches!(ran, Err(Fault::Ended(_) | Fault::Here(_))) {
         find_leader(&mut channel, &mut output);
@@ -115,13 +115,9 @@ fn write(
 
 fn read(session: &Session, channel: &mut Channel, output: &mut Output<'_>, wait: &Wait) -> Result<(), Fault> {
     let mut buffer = vec![0; 32 * 1024];
-    let mut alive = Instant::now();
+    let mut told = Instant::now();
     loop {
-        // A guest that went down without a word is only noticed by what is sent to it.
-        if alive.elapsed() > ALIVE {
-            patiently(wait, || session.keepalive_send())?;
-            alive = Instant::now();
-        }
+        patiently(wait, || keep_alive(session, &mut told))?;
         match channel.read(&mut buffer) {
             Ok(0) if channel.eof() => return Ok(()),
             // libssh2 also says 0 after a packet for somebody else.
@@ -134,6 +130,15 @@ fn read(session: &Session, channel: &mut Channel, output: &mut Output<'_>, wait:
             return Err(Fault::Ended(kind));
         }
     }
+}
+
+/// A guest that went down without a word is only noticed by what is sent to it.
+fn keep_alive(session: &Session, told: &mut Instant) -> Result<(), ssh2::Error> {
+    if told.elapsed() > ALIVE {
+        session.keepalive_send()?;
+        *told = Instant::now();
+    }
+    Ok(())
 }
 
 /// Reads on until the mark has come: without it nobody knows what was started.
@@ -151,10 +156,13 @@ fn find_leader(channel: &mut Channel, output: &mut Output<'_>) {
     }
 }
 
-/// How it ended. A process killed by a signal has exit status 0 as well, so the signal is looked at first.
-fn exit(channel: &mut Channel, output: &Output<'_>, wait: &Wait) -> Result<Exit, Fault> {
+/// How it ended. The end of the output is not the end of the command, which may have closed it: only when sshd closes the
+/// channel has it said how the command ended, and a terminal that is closed before hangs up on it. A process killed by a
+/// signal has exit status 0 as well, so the signal is looked at first.
+fn exit(session: &Session, channel: &mut Channel, output: &Output<'_>, wait: &Wait) -> Result<Exit, Fault> {
+    let mut told = Instant::now();
+    patiently(wait, || keep_alive(session, &mut told).and_then(|()| channel.wait_close()))?;
     patiently(wait, || channel.close())?;
-    patiently(wait, || channel.wait_close())?;
     let lost = |error: ssh2::Error| Fault::Lost(error.message().to_owned());
     if let Some(signal) = channel.exit_signal().map_err(lost)?.exit_signal {
         return Ok(Exit::Signal(signal));

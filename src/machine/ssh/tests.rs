@@ -34,9 +34,11 @@ impl Sshd {
         let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port").local_addr().expect("an address");
         let config = format!(
             "ListenAddress {free}\nHostKey {}\nAuthorizedKeysFile {}\nPidFile none\nUsePAM no\nStrictModes no\n\
-             PermitRootLogin yes\nMaxStartups 100\n",
+             PermitRootLogin yes\nMaxStartups 100\nSetEnv HOME={}\n",
             path("host"),
-            path("user.pub")
+            path("user.pub"),
+            // What this host's login shell says of its own accord is none of the tests' business.
+            directory.path().display()
         );
         std::fs::write(directory.path().join("config"), config).expect("written");
         // As root, sshd insists on this directory, which only its service makes.
@@ -240,6 +242,19 @@ async fn a_command_on_a_terminal_sees_one_and_its_lines_stay_as_they_are() {
     let error = session.run(&format!("sleep 600; : {mark}"), &[], &lines, &wait(1)).await.expect_err("too long");
     assert_eq!(error.kind, PortErrorKind::TimedOut);
     assert_eq!(processes_with(&mark), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn a_command_that_closes_its_output_is_waited_for() {
+    let sshd = Sshd::start();
+    for terminal in [false, true] {
+        let session = SshSession::connect(SshTarget { terminal, ..sshd.target() }, &wait(30)).await.expect("a session");
+        let (exit, lines) = run(&session, "echo said; exec 0<&- 1>&- 2>&-; sleep 0.5; exit 7").await;
+        assert_eq!((exit, lines), (Exit::Code(7), vec!["said".to_owned()]), "terminal: {terminal}");
+        let brief =
+            session.run("exec 0<&- 1>&- 2>&-; sleep 600", &[], &(Arc::new(Kept::default()) as Lines), &wait(1)).await;
+        assert_eq!(brief.map_err(|error| error.kind), Err(PortErrorKind::TimedOut), "terminal: {terminal}");
+    }
 }
 
 #[tokio::test]
