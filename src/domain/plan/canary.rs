@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Action, BundlePlan, Candidate, Facts, StageState, differences};
-use crate::domain::inputs::{Difference, Input};
+use crate::domain::inputs::{Difference, Input, Inputs};
 use crate::domain::path::RepoPath;
 use crate::domain::pipeline::SharedChange;
 
@@ -203,9 +203,24 @@ impl Look<'_> {
     /// Whether a bundle that has this change passed: it is served as it should be, or passed last with it.
     fn is_proven(&self, change: &Change) -> bool {
         let Some(input) = &change.after else { return self.is_gone_elsewhere(&change.subject) };
-        let unchanged = self.unchanged().flat_map(|needs| needs.iter().map(|need| need.own));
-        let passed = self.facts.last.values().flatten().map(|(_, inputs)| inputs);
-        unchanged.chain(passed).any(|inputs| inputs.contains(input))
+        let company = self.company(change, input);
+        let has = |all: &[&Inputs]| {
+            let is_there = |input: &&Input| all.iter().any(|inputs| inputs.contains(input));
+            is_there(&input) && company.iter().all(is_there)
+        };
+        self.unchanged().any(|needs| has(&needs.iter().map(|need| need.own).collect::<Vec<_>>()))
+            || self.facts.last.values().any(|last| has(&last.iter().map(|(_, inputs)| inputs).collect::<Vec<_>>()))
+    }
+
+    /// What a value stands among, in one that waits: the shared values beside it that it does not wait for. A file is known
+    /// by its path, but a value may be an old one of another pipeline or template, which proves nothing for this one.
+    fn company(&self, change: &Change, input: &Input) -> Vec<&Input> {
+        let waiting = self.pending.iter().find(|(_, changes)| changes.contains(change));
+        let (Some((index, changes)), Input::Value { .. }) = (waiting, input) else { return Vec::new() };
+        let Ok(needs) = &self.candidates[*index].stages else { return Vec::new() };
+        let awaited = |input: &Input| changes.iter().any(|change| change.after.as_ref() == Some(input));
+        let values = needs.iter().flat_map(|need| need.own.iter());
+        values.filter(|value| matches!(value, Input::Value { .. }) && value.is_shared() && !awaited(value)).collect()
     }
 
     /// What is gone can't be found anywhere. It is proven by a bundle that has what is left in common with one that waits.

@@ -143,6 +143,26 @@ fn what_changed_by_itself_is_built_and_is_the_canary() {
     assert_eq!(said(&now, &facts), ["a build!", "b build", &format!("c {WAITS}")], "b does not have the change");
 }
 
+/// A bundle that reads a template, with its flavor and its one step.
+fn of_template(name: &str, flavor: &str, step: &str) -> Made {
+    let mut made = made(name, 1, 1, None);
+    let values = [Input::value("packer builder flavor", flavor), Input::value("packer step 1", step)];
+    let own = Inputs::new(values.into_iter().chain([Input::value("who", name)]).collect());
+    made.stages[0] = (Stage::Boot, declared(Stage::Boot, None, own.digest()), own);
+    made
+}
+
+#[test]
+fn a_value_that_is_usual_in_another_template_is_tried_all_the_same() {
+    let before = [of_template("a", "21", "apt"), of_template("b", "21", "apt"), of_template("other", "16", "yum")];
+    let mut facts = after(&before);
+    let now = [of_template("a", "16", "apt"), of_template("b", "16", "apt"), before[2].clone()];
+    let waits = "b stale: waits for canary images/a: packer builder flavor 21 → 16";
+    assert_eq!(said(&now, &facts), ["a build!", waits, "other unchanged"]);
+    built(&mut facts, &now[0]);
+    assert_eq!(said(&now, &facts), ["a unchanged", "b build", "other unchanged"]);
+}
+
 #[test]
 fn what_was_never_published_is_built_whatever_the_policy() {
     let facts = after(&three(1)[..2]);
