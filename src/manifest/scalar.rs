@@ -2,6 +2,7 @@
 //!
 //! `yes` is true, `0644` is 420, `1:30` is 90, `0o644` and `1e3` are text.
 
+use super::fault::quoted;
 use crate::domain::value::Value;
 
 /// What a scalar without quotes and tag stands for.
@@ -52,11 +53,9 @@ pub(super) fn integer(text: &str) -> Option<Result<i64, String>> {
         is_count(digits).then(|| radix(digits, 10))?
     };
     let number = number.map(|number| if negative { -number } else { number });
-    Some(
-        number
-            .and_then(|number| i64::try_from(number).ok())
-            .ok_or_else(|| format!("the number `{text}` does not fit 64 bits; write it in quotes to keep its digits")),
-    )
+    Some(number.and_then(|number| i64::try_from(number).ok()).ok_or_else(|| {
+        format!("the number {} does not fit 64 bits; write it in quotes to keep its digits", quoted(text))
+    }))
 }
 
 fn float(text: &str) -> Option<f64> {

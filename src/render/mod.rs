@@ -438,6 +438,21 @@ mod tests {
     }
 
     #[test]
+    fn a_column_beyond_what_sixteen_bits_hold_is_said_as_it_is() {
+        let long = "ü".repeat(70_000);
+        for (path, source, column) in [
+            ("t.j2", "{{ nope }}", 70_004),
+            ("t.j2", "{{ title | uper }}", 70_012),
+            ("t.j2", "{{ 1 + }}", 70_008),
+            ("t.hbs", "{{nope}}", 70_001),
+        ] {
+            let outcome = render(&[(path, &format!("x\n{long}{source}"))]);
+            let places: Vec<_> = outcome.failed.iter().map(|failed| (failed.line, failed.column)).collect();
+            assert_eq!(places, [(2, column)], "{path}: {source}");
+        }
+    }
+
+    #[test]
     fn a_template_fails_alone() {
         let outcome = render(&[("a.yml.j2", "{{ nope }}"), ("b.yml.j2", "id: {{ result_img_id }}\n"), ("c.txt", "x")]);
         let [rendered] = outcome.rendered.as_slice() else { panic!("one result") };

@@ -142,7 +142,7 @@ impl Template {
             expanded.faults.push(fault.with_help("name each template once, or a smaller one"));
             return expanded;
         };
-        root::check(&self.source, entries, &mut expanded.faults);
+        root::check(&self.source, entries, &mut expanded.faults, &mut expanded.warnings);
         let variables = self.variables(root, (order, room), &mut expanded);
         let mut builders = self.builders(root, &mut expanded);
         self.call(&mut builders, &variables, &mut expanded);

@@ -12,6 +12,9 @@ use crate::domain::value::Value;
 /// The keys that every provisioner has.
 const COMMON: [&str; 7] = ["type", "only", "except", "override", "pause_before", "max_retries", "timeout"];
 
+/// Those of them that packer itself reads, before `override` is looked at: the provisioner does not know them there.
+const BEFORE_OVERRIDE: [&str; 6] = ["only", "except", "override", "pause_before", "max_retries", "timeout"];
+
 /// A playbook that runs on the host: whom it is for must be looked at.
 #[derive(Clone, Debug)]
 pub(super) struct Remote {
@@ -141,8 +144,17 @@ fn override_with(reader: &mut Reader<'_>, keys: &mut Keys, builders: &[String]) 
             reader.wrong(value.span, &key.text, "a map of keys", value);
             continue;
         };
-        if reader.builder == key.text {
-            over.iter().for_each(|(key, node)| lay_over(&mut keys.entries, key, node));
+        if reader.builder != key.text {
+            continue;
+        }
+        for (key, node) in over {
+            if BEFORE_OVERRIDE.contains(&key.text.as_str()) {
+                let message = format!("{} can't stand in `override`", quoted(&key.text));
+                let help = "write it beside `override`; for one builder alone, in a provisioner of its own with `only`";
+                reader.fault(key.span, "unknown-key", message, help);
+            } else {
+                lay_over(&mut keys.entries, key, node);
+            }
         }
     }
 }

@@ -18,9 +18,15 @@ const ROOT: [&str; 9] = [
     "error-cleanup-provisioner",
 ];
 
+/// The first version of packer that nobody knows to read JSON: all of 1.x do.
+const UNKNOWN_FROM: [u32; 3] = [2, 0, 0];
+
 /// The root's keys: those of packer, and comments, which begin with `_` and are texts.
-pub(super) fn check(source: &Source, entries: &[(Key, Node)], faults: &mut Vec<Fault>) {
+pub(super) fn check(source: &Source, entries: &[(Key, Node)], faults: &mut Vec<Fault>, warnings: &mut Vec<Fault>) {
     for (key, node) in entries {
+        if key.text.eq_ignore_ascii_case("min_packer_version") {
+            warnings.extend(newer(source, node));
+        }
         if key.text.starts_with('_') {
             if node.text().is_none() {
                 let fault =
@@ -50,22 +56,34 @@ fn wrong(name: &str, node: &Node) -> Option<(String, &'static str)> {
         }
         "min_packer_version" => {
             let wanted = node.text().unwrap_or_default();
-            let help = "lower it if the template uses nothing that is newer";
             match version(wanted) {
                 _ if wanted.is_empty() && node.text().is_some() => None,
                 None => Some(("`min_packer_version` takes a version such as `1.6.0`".to_owned(), "")),
-                Some(least) if Some(least) > version(PACKER_VERSION) => Some((
+                Some(least) if least >= UNKNOWN_FROM => Some((
                     format!(
                         "the template asks for packer {}, and is read as {PACKER_VERSION} reads it",
                         quoted(wanted)
                     ),
-                    help,
+                    "lower it if the template uses nothing that is newer than packer 1.x",
                 )),
                 Some(_) => None,
             }
         }
         _ => None,
     }
+}
+
+/// Says that a newer packer is asked for than the one whose behaviour is followed. What is new in it and not understood
+/// is a fault at its own key, so nothing is lost by reading on.
+fn newer(source: &Source, node: &Node) -> Option<Fault> {
+    let wanted = node.text()?;
+    let least = version(wanted).filter(|least| *least < UNKNOWN_FROM)?;
+    if Some(least) <= version(PACKER_VERSION) {
+        return None;
+    }
+    let message = format!("the template asks for packer {}, and is read as {PACKER_VERSION} reads it", quoted(wanted));
+    let fault = source.fault(node.span, "packer-version", message);
+    Some(fault.with_help("keys that only a newer packer knows are faults; what both know is done as the older does it"))
 }
 
 /// The numbers of a version; what comes behind a `-` makes it no newer.

@@ -688,9 +688,47 @@ fn what_packer_refuses_is_refused() {
     assert!(root(r#""description": 5"#).ends_with("`description` takes a text"));
     assert!(root(r#""sensitive-variables": "a""#).ends_with("`sensitive-variables` takes a list of names"));
     assert!(root(r#""min_packer_version": "x""#).ends_with("takes a version such as `1.6.0`"));
-    let newer = root(r#""min_packer_version": "1.7.0""#);
-    assert!(newer.ends_with("the template asks for packer `1.7.0`, and is read as 1.6.6 reads it"), "{newer}");
+    let newer = root(r#""min_packer_version": "2.0.0""#);
+    assert!(newer.ends_with("the template asks for packer `2.0.0`, and is read as 1.6.6 reads it"), "{newer}");
     assert_eq!(root(r#""min_packer_version": "1.6""#), "");
+}
+
+#[test]
+fn what_packer_reads_before_override_can_not_stand_in_it() {
+    let over = |key: &str| {
+        let shell = format!(r#"{{ "type": "shell", "inline": ["x"], "override": {{ "cloud": {{ {key} }} }} }}"#);
+        told(&with(&shell)).join("\n")
+    };
+    for (name, value) in [
+        ("pause_before", r#""5s""#),
+        ("max_retries", "2"),
+        ("timeout", r#""5s""#),
+        ("only", r#"["cloud"]"#),
+        ("except", r#"["cloud"]"#),
+        ("override", "{}"),
+    ] {
+        let said = over(&format!(r#""{name}": {value}"#));
+        assert!(said.ends_with(&format!("`{name}` can't stand in `override`")), "{name}: {said}");
+    }
+    assert_eq!(over(r#""inline": ["y"], "valid_exit_codes": [0, 3]"#), "");
+}
+
+#[test]
+fn a_template_of_a_newer_packer_is_read_and_its_author_is_told_as_which_one() {
+    let with_version = |version: &str| with("").replacen('{', &format!("{{ \"min_packer_version\": \"{version}\","), 1);
+    let told_of_version = |template: &str| -> Vec<String> {
+        warned(&forest(template)).into_iter().filter(|line| line.contains("asks for packer")).collect()
+    };
+    for newer in ["1.6.7", "1.7.0", "v1.8", "1.15.3-dev"] {
+        let template = with_version(newer);
+        assert_eq!(told(&template), Vec::<String>::new(), "{newer}");
+        let said = told_of_version(&template);
+        let expected = format!("the template asks for packer `{newer}`, and is read as 1.6.6 reads it");
+        assert!(matches!(said.as_slice(), [one] if one.ends_with(&expected)), "{newer}: {said:?}");
+    }
+    for known in ["1.6.6", "1.6", "0.8.0", ""] {
+        assert_eq!(told_of_version(&with_version(known)), Vec::<String>::new(), "{known}");
+    }
 }
 
 #[test]
