@@ -11,7 +11,7 @@ use crate::domain::pipeline::HostKey;
 /// The keys that only the embedded driver has.
 const OF_QEMU: [&str; 1] = ["accelerator"];
 /// The keys that only a cloud has.
-const OF_CLOUD: [&str; 18] = [
+const OF_CLOUD: [&str; 19] = [
     "clouds",
     "cloud",
     "credential",
@@ -22,6 +22,7 @@ const OF_CLOUD: [&str; 18] = [
     "compute_endpoint",
     "image_endpoint",
     "network_endpoint",
+    "orchestration_endpoint",
     "networks",
     "floating_network",
     "security_groups",
@@ -94,7 +95,7 @@ impl Checker {
             self.idle(group, &["credential"], "clouds.yaml is read from one place");
         }
         let mut endpoints = Vec::new();
-        for service in ["identity", "compute", "image", "network"] {
+        for service in ["identity", "compute", "image", "network", "orchestration"] {
             let key = format!("{service}_endpoint");
             let Some((url, place)) = text(g, &key) else { continue };
             if !(url.starts_with("https://") || url.starts_with("http://")) {

@@ -78,6 +78,7 @@ pub(super) const SECTIONS: &[Section] = &[
             ("compute_endpoint", Kind::Text),
             ("image_endpoint", Kind::Text),
             ("network_endpoint", Kind::Text),
+            ("orchestration_endpoint", Kind::Text),
             ("networks", Kind::Texts),
             ("floating_network", Kind::Text),
             ("security_groups", Kind::Texts),

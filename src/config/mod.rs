@@ -127,7 +127,8 @@ pub struct CloudSettings {
     pub interface: Option<&'static str>,
     /// The authorities that sign the cloud's certificates.
     pub ca: Option<PathBuf>,
-    /// Addresses of services that count instead of the catalogue's, by `identity`, `compute`, `image`, `network`.
+    /// Addresses of services that count instead of the catalogue's, by `identity`, `compute`, `image`,
+    /// `network`, `orchestration`.
     pub endpoints: Vec<(&'static str, String)>,
     /// The networks that machines are in, by id or name.
     pub networks: Vec<String>,

@@ -183,6 +183,7 @@ fn every_key_of_a_cloud_is_read() {
         compute_endpoint = "https://n/v2.1"
         image_endpoint = "https://g/v2"
         network_endpoint = "https://q/v2.0"
+        orchestration_endpoint = "https://h/v1"
         networks = ["inside"]
         floating_network = "outside"
         security_groups = ["ssh"]
@@ -205,6 +206,7 @@ fn every_key_of_a_cloud_is_read() {
             ("compute", "https://n/v2.1".to_owned()),
             ("image", "https://g/v2".to_owned()),
             ("network", "https://q/v2.0".to_owned()),
+            ("orchestration", "https://h/v1".to_owned()),
         ],
         networks: vec!["inside".to_owned()],
         floating_network: Some("outside".to_owned()),

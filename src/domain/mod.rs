@@ -18,6 +18,7 @@ pub mod plan;
 pub mod pool;
 pub mod range;
 pub mod retention;
+pub mod stack;
 pub mod template;
 pub mod tree;
 pub mod utc;

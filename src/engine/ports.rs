@@ -22,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 use crate::domain::id::{BuildNo, Digest, DiskId, DriverName, ImageId};
 use crate::domain::image::{ImageCopy, ImageState};
 use crate::domain::pipeline::{DiskFormat, HostKey, Recipe};
+use crate::domain::stack::{StackTemplate, Verdict};
 
 pub use self::clock::{Clock, LocalTime};
 pub use self::host::{Host, HostEnd, HostJob, HostProgram, Secret};
@@ -410,6 +411,11 @@ pub trait Driver: Send + Sync {
     /// Shows whoever looks where the driver keeps its images in which state one is, where there is somebody to look.
     async fn show(&self, _copy: &ImageCopy, _state: ImageState) -> Result<(), PortError> {
         Ok(())
+    }
+
+    /// Has a template of a stack looked at by what would deploy it where this driver's images are.
+    async fn validate(&self, _template: &StackTemplate, _wait: &Wait) -> Verdict {
+        Verdict::NoService(format!("the driver {} deploys no stacks", self.name()))
     }
 
     /// Whether a disk is there, whole as far as a look at its size and head tells.

@@ -17,6 +17,7 @@ mod jinja;
 mod limits;
 mod lint;
 mod names;
+mod stacks;
 mod variables;
 mod write;
 
@@ -29,6 +30,7 @@ use crate::domain::tree::Tree;
 use crate::manifest::fault::{Fault, Span};
 
 pub use lint::{BAD_NAME, in_template, statics};
+pub use stacks::{Question, heat_templates};
 pub use variables::{Stamp, Variables};
 pub use write::{WriteError, write_all};
 

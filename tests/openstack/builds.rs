@@ -8,7 +8,7 @@ use crate::factory::{Author, Factory};
 use crate::fake::faults::{Effect, Fault, Gate};
 use crate::fake::{Cloud, Service, Settings};
 
-const PIPELINE: &str = "version: 1
+pub(crate) const PIPELINE: &str = "version: 1
 bundles: [images/bundle-*]
 stages:
   - boot: { image: debian-12, user: root }
@@ -22,16 +22,21 @@ stages:
   - render: { templates: output }
 ";
 
-struct World {
-    cloud: Cloud,
+pub(crate) struct World {
+    pub(crate) cloud: Cloud,
     strangers: std::collections::BTreeMap<String, Value>,
-    factory: Factory,
-    author: Author,
+    pub(crate) factory: Factory,
+    pub(crate) author: Author,
 }
 
 impl World {
     fn new() -> Self {
-        let cloud = Cloud::start(Settings::default());
+        Self::with(Settings::default(), &[])
+    }
+
+    /// A cloud of one's own, and files of the repository besides or instead of the usual ones.
+    pub(crate) fn with(settings: Settings, files: &[(&str, &str)]) -> Self {
+        let cloud = Cloud::start(settings);
         let strangers = cloud.strangers();
         let factory = Factory::stopped("", "");
         let of = |name: &str| cloud.environment().into_iter().find(|(key, _)| key == name).map(|(_, value)| value);
@@ -57,17 +62,18 @@ impl World {
         author.write("pipelines/bundle.yml", PIPELINE);
         author.write("images/bundle-web/build-vars.yml", "bundle: { name: web, img_base: debian-12 }\n");
         author.write("images/bundle-web/output/web.yaml.j2", "image: {{ result_img_id }}\n");
+        files.iter().for_each(|(path, text)| author.write(path, text));
         let mut world = Self { cloud, strangers, factory, author };
         world.factory.start();
         world
     }
 
-    fn push(&self) {
+    pub(crate) fn push(&self) {
         self.author.push(&self.factory, "a bundle");
     }
 
     /// The build passed; gives what it published, which is all that is ours in the cloud.
-    fn published(&self, number: u64) -> String {
+    pub(crate) fn published(&self, number: u64) -> String {
         let build = self.factory.ended(number);
         assert_eq!(build["outcome"], "passed", "{build:#}\n{}", self.factory.log());
         let images = self.factory.json(["images"]);
@@ -87,7 +93,7 @@ impl World {
         id
     }
 
-    fn is_untouched(&self) {
+    pub(crate) fn is_untouched(&self) {
         assert_eq!(self.cloud.strangers(), self.strangers);
         assert_eq!(self.cloud.violations(), [""; 0]);
         assert_eq!(self.factory.tell(["orphans"]), "Nothing is left of builds that are over.\n");

@@ -37,9 +37,9 @@ impl LineSink for Log {
 }
 
 /// A cloud, the driver, and a directory of this host.
-struct World {
-    cloud: Cloud,
-    driver: OpenStack,
+pub(crate) struct World {
+    pub(crate) cloud: Cloud,
+    pub(crate) driver: OpenStack,
     strangers: BTreeMap<String, Value>,
     state: TempDir,
     log: Arc<Log>,
@@ -95,7 +95,7 @@ fn driver(cloud: &Cloud, state: &Path, change: impl FnOnce(&mut OpenStackSetting
 }
 
 impl World {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self::with(Settings { scale: SCALE, ..Settings::default() }, |_| {})
     }
 
@@ -172,7 +172,7 @@ impl World {
         self.untouched();
     }
 
-    fn untouched(&self) {
+    pub(crate) fn untouched(&self) {
         assert_eq!(self.cloud.strangers(), self.strangers, "what is others' is as it was");
         assert_eq!(self.cloud.violations(), [""; 0]);
     }
@@ -186,7 +186,7 @@ impl World {
     }
 }
 
-fn wait() -> Wait {
+pub(crate) fn wait() -> Wait {
     Wait { cancel: CancellationToken::new(), deadline: Instant::now() + Duration::from_secs(60) }
 }
 

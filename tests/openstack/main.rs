@@ -15,5 +15,6 @@ mod real;
 mod compared;
 mod driver;
 mod itself;
+mod stacks;
 mod storm;
 mod suite;

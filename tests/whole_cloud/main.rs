@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use factoryd::domain::id::{BuildNo, Digest, DiskId, ImageId};
 use factoryd::domain::pipeline::{HostKey, Recipe, RecipeContent, RecipeFile};
+use factoryd::domain::stack::{StackTemplate, Verdict};
 use factoryd::engine::ports::{
     BaseSource, Driver, Exit, ImageOrder, LineSink, Lines, Machine, MachineOrder, PublishedCopy, Wait,
 };
@@ -56,6 +57,7 @@ async fn a_build_lives_in_a_real_cloud_and_leaves_an_image_that_does_what_images
     clone.destroy().await.expect("destroyed");
     let published = world.publish(&sealed).await;
     world.is_whole(&caller, &published).await;
+    world.stacks(&published).await;
 
     // A daemon that dies while a machine boots: the next one finds what it left, and nothing else.
     world.die_while_booting(&caller, &sealed).await;
@@ -185,6 +187,25 @@ impl World {
         let mut reader = self.driver.read(&published.copy.disk).await.expect("it is there");
         reader.read_to_end(&mut bytes).await.expect("read");
         assert_eq!(Digest::of(&bytes), published.sha256);
+    }
+
+    /// Heat looks at templates for the image; it finds what is wrong with their shape, and looks at no value.
+    async fn stacks(&self, published: &PublishedCopy) {
+        let says = async |kind: &str, properties: &str| {
+            let text = format!(
+                "heat_template_version: 2015-10-15\nresources:\n  web: {{type: {kind}, properties: {{{properties}}}}}\n"
+            );
+            self.driver.validate(&StackTemplate { text, files: Vec::new() }, &wait()).await
+        };
+        let image = &published.copy.id;
+        assert_eq!(says("OS::Nova::Server", &format!("flavor: no-such, image: {image}")).await, Verdict::Valid);
+        for (kind, properties, word) in [
+            ("OS::Nova::Server", format!("flavour: m1.tiny, image: {image}"), "flavour"),
+            ("OS::Nova::Sever", format!("flavor: m1.tiny, image: {image}"), "OS::Nova::Sever"),
+        ] {
+            let verdict = says(kind, &properties).await;
+            assert!(matches!(&verdict, Verdict::Refused(words) if words.contains(word)), "{verdict:?}");
+        }
     }
 
     /// Asks for a machine and is gone when Nova has it.

@@ -9,6 +9,7 @@ pub(super) mod provision;
 pub(super) mod render;
 mod reports;
 pub(super) mod snapshot;
+mod stacks;
 mod steps;
 pub(super) mod test;
 

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::super::failure::Stop;
 use super::super::runner::{Done, Run};
+use super::stacks;
 use crate::blocking;
 use crate::domain::id::{DriverName, Fingerprint};
 use crate::domain::image::{Image, ImageCopy};
@@ -23,8 +24,10 @@ pub(in crate::engine) async fn run(run: &mut Run) -> Result<Done, Stop> {
     let Some(stage) = run.buildable.pipeline.render.clone() else {
         return Err(Stop::failed("the pipeline has no render stage", "factoryd verify"));
     };
+    let copy = run.image.as_ref().and_then(|image| copy_to_render(run, image));
+    let there = copy.and_then(|copy| run.engine.driver_named(&copy.driver)).unwrap_or(&run.driver).clone();
     let image_id = match &run.image {
-        Some(image) => copy_to_render(run, image).map_or_else(|| image.id.to_string(), |copy| copy.id.clone()),
+        Some(image) => copy.map_or_else(|| image.id.to_string(), |copy| copy.id.clone()),
         None => return Err(Stop::failed("there is no image to render for", "add a snapshot stage to the pipeline")),
     };
     let (variables, lint) = (variables(run, &stage.vars, &image_id), stage.lint);
@@ -52,6 +55,13 @@ pub(in crate::engine) async fn run(run: &mut Run) -> Result<Done, Stop> {
     for Warning { file, line, column, message, .. } in &run.warnings {
         log.say(&format!("warning: {file}:{line}:{column}: {message}"));
     }
+    let looked = stacks::look(run, &there, &directory, &rendered.rendered, lint).await;
+    if run.wait.cancel.is_cancelled() {
+        return Err(Stop::Cancelled);
+    }
+    run.warnings.extend(looked.wrong);
+    let wrong = run.warnings.first().cloned();
+    run.warnings.extend(looked.unseen);
     let mut outputs = Vec::new();
     for result in rendered.rendered {
         let blobs = run.engine.store().blobs().clone();
@@ -66,7 +76,7 @@ pub(in crate::engine) async fn run(run: &mut Run) -> Result<Done, Stop> {
     if let Some(first) = rendered.failed.first() {
         return Err(Stop::failed(first.to_string(), first.help.clone()));
     }
-    if let Some(Warning { file, line, message, .. }) = run.warnings.first().filter(|_| lint == Lint::Error) {
+    if let Some(Warning { file, line, message, .. }) = wrong.filter(|_| lint == Lint::Error) {
         let help = "the pipeline says `lint: error`, so whatever looks wrong in an output fails the build";
         return Err(Stop::failed(format!("{file}:{line}: {message}"), help));
     }

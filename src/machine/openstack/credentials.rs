@@ -127,11 +127,12 @@ const KEYS: [&str; 33] = [
 ];
 
 /// The keys that name an address of a service.
-const ENDPOINTS: [(&str, Service); 4] = [
+const ENDPOINTS: [(&str, Service); 5] = [
     ("identity_endpoint_override", Service::Identity),
     ("compute_endpoint_override", Service::Compute),
     ("image_endpoint_override", Service::Image),
     ("network_endpoint_override", Service::Network),
+    ("orchestration_endpoint_override", Service::Orchestration),
 ];
 
 /// What was said, each key by its name in `clouds.yaml`.

@@ -24,11 +24,13 @@ pub enum Service {
     Image,
     /// Neutron.
     Network,
+    /// Heat.
+    Orchestration,
 }
 
 impl Service {
     /// Every service that is used.
-    pub const ALL: [Self; 4] = [Self::Identity, Self::Compute, Self::Image, Self::Network];
+    pub const ALL: [Self; 5] = [Self::Identity, Self::Compute, Self::Image, Self::Network, Self::Orchestration];
 
     /// Its type in a catalogue, which also begins the name of its key in `clouds.yaml`.
     pub fn word(self) -> &'static str {
@@ -37,6 +39,7 @@ impl Service {
             Self::Compute => "compute",
             Self::Image => "image",
             Self::Network => "network",
+            Self::Orchestration => "orchestration",
         }
     }
 
@@ -46,6 +49,7 @@ impl Service {
             Self::Compute => "Nova",
             Self::Image => "Glance",
             Self::Network => "Neutron",
+            Self::Orchestration => "Heat",
         }
     }
 }

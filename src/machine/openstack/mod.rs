@@ -3,7 +3,8 @@
 //! ```text
 //!   mod (Driver) ─► boot ─► servers ─► nova ──┐
 //!        │           └► machine (seal) ──► images ─► glance ──┤► client ─► session (token, catalogue)
-//!        └► base, publish ───────────────────┘      neutron ──┘      └ pace, error
+//!        └► base, publish ───────────────────┘      neutron ──┤      └ pace, error
+//!                                                      heat ──┘
 //! ```
 //!
 //! Nothing here trusts a name: what is ours carries our marks (`marks`), and what does not is never touched. No thread and
@@ -17,6 +18,7 @@ mod console;
 mod credentials;
 mod error;
 mod glance;
+mod heat;
 mod images;
 mod looks;
 mod machine;
@@ -49,6 +51,7 @@ use self::marks::Marks;
 use self::nova::{Microversion, Server};
 use crate::domain::id::{BuildNo, DiskId, DriverName};
 use crate::domain::image::{ImageCopy, ImageState};
+use crate::domain::stack::{StackTemplate, Verdict};
 use crate::engine::ports::{
     Base, BaseSource, DiskUse, Driver, ImageOrder, Lines, Machine, MachineOrder, Orphan, PortError, PublishedCopy, Wait,
 };
@@ -293,6 +296,10 @@ impl Driver for OpenStack {
 
     async fn show(&self, copy: &ImageCopy, state: ImageState) -> Result<(), PortError> {
         self.0.show_state(copy, state).await
+    }
+
+    async fn validate(&self, template: &StackTemplate, wait: &Wait) -> Verdict {
+        self.0.validated(template, wait).await
     }
 
     async fn has(&self, disk: &DiskId) -> Result<bool, PortError> {

@@ -84,12 +84,17 @@ fn endpoint(service: Service, token: &Value, credentials: &Credentials) -> Resul
         Service::Compute => "/v2.1",
         Service::Image => "/v2",
         Service::Network => "/v2.0",
+        Service::Orchestration => "/v1",
     };
     let has_one = url.rsplit('/').take(2).any(|part| {
         let digits = part.strip_prefix('v').unwrap_or_default();
         digits.starts_with(|c: char| c.is_ascii_digit()) && digits.chars().all(|c| c.is_ascii_digit() || c == '.')
     });
-    Ok(if has_one { url.to_owned() } else { format!("{url}{version}") })
+    let url = if has_one { url.to_owned() } else { format!("{url}{version}") };
+    // Heat has its project in each path, whether a catalogue says so or not.
+    let project = token["project"]["id"].as_str().unwrap_or_default();
+    let lacks_it = service == Service::Orchestration && !url.ends_with(project);
+    Ok(if lacks_it { format!("{url}/{project}") } else { url })
 }
 
 fn of_catalogue(service: Service, token: &Value, credentials: &Credentials) -> Result<String, String> {
