@@ -379,7 +379,11 @@ async fn what_a_client_does_wrong_is_remembered() {
     let answer = caller.request(Method::GET, "compute", "/limits").send().await.expect("an answer");
     assert_eq!(answer.headers()["retry-after"], "30");
     assert!(body(answer).await["overLimit"]["code"] == 429);
-    caller.get("compute", "/limits").await;
+    // Long enough that it can't have been on its way when that was said.
+    cloud.advance(Duration::from_secs(1));
+    caller.get("compute", "/flavors").await;
+    // What was asked for is in seconds of the wall.
+    cloud.advance(Duration::from_secs(30));
     let id = caller.boot(&cloud, "ours", &json!({})).await;
     cloud.advance(Duration::from_secs(5));
     let action = format!("/servers/{id}/action");

@@ -213,7 +213,7 @@ impl Cloud {
 
     /// Waits for SSH, reads the console meanwhile, and no longer than the server is up.
     async fn ready(
-        &self,
+        self: &Arc<Self>,
         server: &Server,
         target: SshTarget,
         printed: &Arc<Printed>,

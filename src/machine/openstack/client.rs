@@ -11,11 +11,12 @@ use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use reqwest::redirect::Policy;
 use reqwest::{Body, Method, Response, StatusCode};
 use serde_json::Value;
-use tokio::sync::{Mutex, Semaphore};
+use tokio::sync::{Mutex, Semaphore, SemaphorePermit};
 
 use super::credentials::Credentials;
 use super::error::{ApiError, Fate, MOST_BODY, Service};
-use super::pace::Pace;
+use super::gates::Gates;
+use super::pace::{self, Pace};
 use super::session::{self, Session};
 
 /// How long a connection may take.
@@ -100,6 +101,7 @@ pub(super) struct Client {
     credentials: Credentials,
     session: Mutex<Option<Arc<Session>>>,
     at_once: Semaphore,
+    pub(super) gates: Gates,
     pub(super) pace: Pace,
 }
 
@@ -120,7 +122,14 @@ impl Client {
             }
         };
         let http = builder.build().map_err(|error| format!("no HTTP client: {error}"))?;
-        Ok(Self { http, credentials, session: Mutex::default(), at_once: Semaphore::new(AT_ONCE), pace })
+        Ok(Self {
+            http,
+            credentials,
+            session: Mutex::default(),
+            at_once: Semaphore::new(AT_ONCE),
+            gates: Gates::default(),
+            pace,
+        })
     }
 
     /// Where Keystone is.
@@ -143,6 +152,7 @@ impl Client {
         let generation = held.as_ref().map_or(0, |held| held.generation) + 1;
         let mut made = 1;
         loop {
+            self.gates.pass(Service::Identity).await;
             match session::authenticate(&self.http, &self.credentials, generation, CALL).await {
                 Ok(session) => {
                     let session = Arc::new(session);
@@ -150,7 +160,7 @@ impl Client {
                     return Ok(session);
                 }
                 Err(error) if made < self.pace.attempts && (error.is_in_doubt() || error.is_untouched()) => {
-                    tokio::time::sleep(self.pace.pause(made, error.retry_after)).await;
+                    tokio::time::sleep(self.pause(made, &error)).await;
                     made += 1;
                 }
                 Err(error) => return Err(error),
@@ -165,7 +175,7 @@ impl Client {
             let session = self.session(refused, Duration::ZERO).await?;
             let error = match self.once(call, &session).await {
                 Ok(answer) => return Ok(answer),
-                Err(error) => error,
+                Err(error) => self.heard(error),
             };
             if error.has_status(401) && renewed < MOST_RENEWALS {
                 (refused, renewed) = (session.generation, renewed + 1);
@@ -175,16 +185,45 @@ impl Client {
             if !again || made >= self.pace.attempts {
                 return Err(error);
             }
-            let pause = self.pace.pause(made, error.retry_after);
+            let pause = self.pause(made, &error);
             tracing::debug!(%error, ?pause, "asking the cloud again");
             tokio::time::sleep(pause).await;
             made += 1;
         }
     }
 
+    /// An error of a service; what it asks for holds for everybody who asks it.
+    fn heard(&self, error: ApiError) -> ApiError {
+        if let Some(time) = error.retry_after.filter(|_| error.is_untouched()) {
+            self.gates.hold(error.service, time.min(pace::LONGEST_ASKED));
+        }
+        error
+    }
+
+    /// The pause before a call is made again. One that is refused without a word of when stops others for that time, too.
+    fn pause(&self, made: u32, error: &ApiError) -> Duration {
+        let pause = self.pace.pause(made, error.retry_after);
+        if error.is_untouched() && error.fate == Fate::Answered {
+            self.gates.hold(error.service, pause);
+        }
+        pause
+    }
+
+    /// A turn among the calls at once, at a time at which the service may be asked.
+    async fn turn(&self, service: Service) -> Option<SemaphorePermit<'_>> {
+        loop {
+            self.gates.pass(service).await;
+            // Nobody closes it.
+            let turn = self.at_once.acquire().await.ok();
+            if self.gates.is_open(service) {
+                return turn;
+            }
+        }
+    }
+
     async fn once(&self, call: &Call, session: &Session) -> Result<Answer, ApiError> {
         let name = call.name();
-        let _turn = self.at_once.acquire().await;
+        let _turn = self.turn(call.service).await;
         let mut request = self.request(call, session, &name)?.timeout(CALL);
         if let Some(body) = &call.body {
             request = request.header(CONTENT_TYPE, call.content_type).body(body.to_string());
@@ -225,6 +264,7 @@ impl Client {
         let (mut refused, mut renewed) = (0, 0);
         loop {
             let session = self.session(refused, TRANSFER).await?;
+            self.gates.pass(call.service).await;
             let request = self.request(call, &session, &name)?;
             let request = request.header(CONTENT_TYPE, "application/octet-stream").body(bytes.open().await?);
             let response = request.send().await.map_err(|error| ApiError::transport(call.service, &name, &error))?;
@@ -233,7 +273,7 @@ impl Client {
                 return Ok(());
             }
             let body = gathered(response, MOST_BODY).await.unwrap_or_default();
-            let error = refusal(call.service, &name, status, &headers, &body);
+            let error = self.heard(refusal(call.service, &name, status, &headers, &body));
             if !error.has_status(401) || renewed == MOST_RENEWALS {
                 return Err(error);
             }
@@ -247,6 +287,7 @@ impl Client {
         let (mut refused, mut renewed, mut made) = (0, 0, 1);
         loop {
             let session = self.session(refused, TRANSFER).await?;
+            self.gates.pass(call.service).await;
             let request = self.request(call, &session, &name)?;
             let error = match request.send().await {
                 Ok(response) if matches!(response.status(), StatusCode::OK | StatusCode::PARTIAL_CONTENT) => {
@@ -258,14 +299,14 @@ impl Client {
                 Ok(response) => {
                     let (status, headers) = (response.status(), response.headers().clone());
                     let body = gathered(response, MOST_BODY).await.unwrap_or_default();
-                    refusal(call.service, &name, status, &headers, &body)
+                    self.heard(refusal(call.service, &name, status, &headers, &body))
                 }
                 Err(error) => ApiError::transport(call.service, &name, &error),
             };
             if error.has_status(401) && renewed < MOST_RENEWALS {
                 (refused, renewed) = (session.generation, renewed + 1);
             } else if made < self.pace.attempts && (error.is_untouched() || error.is_in_doubt()) {
-                tokio::time::sleep(self.pace.pause(made, error.retry_after)).await;
+                tokio::time::sleep(self.pause(made, &error)).await;
                 made += 1;
             } else {
                 return Err(error);

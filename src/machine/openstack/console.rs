@@ -63,11 +63,15 @@ impl Cloud {
         }
     }
 
-    /// Reads it now and then, until this is dropped.
-    pub(super) async fn read_on(&self, printed: &Arc<Printed>, often: bool) -> Infallible {
+    /// Reads it now and then, until this is dropped. A read that has begun is heard to its end all the same: the answer may
+    /// ask to be left alone, which holds for everybody.
+    pub(super) async fn read_on(self: &Arc<Self>, printed: &Arc<Printed>, often: bool) -> Infallible {
         loop {
             tokio::time::sleep(self.client.pace.look * if often { OFTEN } else { SELDOM }).await;
-            self.read_console(printed).await;
+            let (cloud, printed) = (self.clone(), printed.clone());
+            let read = tokio::spawn(async move { cloud.read_console(&printed).await });
+            // It gives nothing back, and nobody ends it.
+            let _ended = read.await;
         }
     }
 }

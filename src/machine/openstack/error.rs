@@ -13,7 +13,7 @@ use crate::engine::ports::{PortError, PortErrorKind};
 /// The most that is kept of an answer that refuses, in bytes.
 pub(super) const MOST_BODY: usize = 64 * 1024;
 
-/// A service of the cloud.
+/// A service of the cloud. Their order is that of [`Service::ALL`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Service {
     /// Keystone.

@@ -2,6 +2,9 @@
 
 use std::time::Duration;
 
+/// The longest that a service is left alone because it asks for it.
+pub(super) const LONGEST_ASKED: Duration = Duration::from_secs(600);
+
 /// How patient the driver is. Tests make it quicker; nothing else does.
 #[derive(Clone, Copy, Debug)]
 pub struct Pace {
@@ -39,11 +42,11 @@ impl Default for Pace {
 }
 
 impl Pace {
-    /// The pause before the attempt after `made` of them; what the service asks for counts, up to ten minutes.
+    /// The pause before the attempt after `made` of them; what the service asks for counts, up to [`LONGEST_ASKED`].
     pub(super) fn pause(&self, made: u32, asked: Option<Duration>) -> Duration {
         let doubled = self.first.saturating_mul(1 << made.saturating_sub(1).min(16));
         let own = jittered(doubled.min(self.longest));
-        asked.map_or(own, |asked| asked.min(Duration::from_secs(600)) + jittered(self.first))
+        asked.map_or(own, |asked| asked.min(LONGEST_ASKED) + jittered(self.first))
     }
 }
 

@@ -158,6 +158,39 @@ async fn what_can_do_no_harm_is_asked_again_and_what_could_is_not() {
 }
 
 #[tokio::test]
+async fn what_a_service_asks_of_one_caller_holds_for_all_and_not_for_other_services() {
+    let (began, asked_to_wait) = (std::time::Instant::now(), Arc::new(Mutex::new(None)));
+    let told = asked_to_wait.clone();
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let noted = seen.clone();
+    let play = Play::start(move |asked| {
+        let mut first = told.lock().expect("no panic");
+        if asked.line == "GET /image/v2/busy" && first.is_none() {
+            *first = Some(began.elapsed());
+            return (StatusCode::TOO_MANY_REQUESTS, [("retry-after", "1")]).into_response();
+        }
+        noted.lock().expect("no panic").push((asked.line.clone(), began.elapsed()));
+        said(200, &json!({}))
+    })
+    .await;
+    let client = play.client();
+    let busy = async { client.call(&get("/busy")).await.map(drop) };
+    let others = async {
+        while asked_to_wait.lock().expect("no panic").is_none() || client.gates.is_open(Service::Image) {
+            tokio::task::yield_now().await;
+        }
+        let (nova, a, b) = (Call::new(Service::Compute, Method::GET, "/servers"), get("/a"), get("/b"));
+        tokio::try_join!(client.call(&a), client.call(&b), client.call(&nova)).map(drop)
+    };
+    tokio::try_join!(busy, others).expect("answers at last");
+    let until = asked_to_wait.lock().expect("no panic").expect("asked") + Duration::from_secs(1);
+    let seen = seen.lock().expect("no panic").clone();
+    let early: Vec<&str> = seen.iter().filter(|(_, at)| *at < until).map(|(line, _)| line.as_str()).collect();
+    assert_eq!(early, ["GET /compute/v2.1/servers"], "{seen:?}");
+    assert_eq!(seen.len(), 4, "{seen:?}");
+}
+
+#[tokio::test]
 async fn a_service_that_is_not_there_is_told_from_one_that_does_not_answer() {
     let play = Play::start(|_| said(200, &json!({}))).await;
     let error = play.client().call(&Call::new(Service::Network, Method::GET, "/networks")).await.expect_err("none");

@@ -39,8 +39,6 @@ impl Service {
 pub(crate) struct Request {
     pub(crate) service: Service,
     pub(crate) method: String,
-    /// As it came, with the service's version.
-    pub(crate) whole: String,
     /// Without the service's version: `/servers/ID`.
     pub(crate) path: String,
     pub(crate) query: Vec<(String, String)>,
@@ -230,7 +228,6 @@ fn read(service: Service, head: &hyper::http::request::Parts) -> Request {
     Request {
         service,
         method: head.method.as_str().to_owned(),
-        whole: url.path().to_owned(),
         path: percent_decoded(url.path()),
         query,
         headers: head.headers.iter().map(header).collect(),
@@ -360,5 +357,6 @@ impl Drop for Counted<'_> {
     }
 }
 
-/// So long after an answer's `Retry-After` nobody is blamed: clocks and networks are not that exact.
-pub(crate) const LENIENCE: Duration = Duration::from_millis(50);
+/// So long after an answer with `Retry-After` nobody is blamed, in the wall's time: what is on its way then comes all the
+/// same.
+pub(crate) const LENIENCE: Duration = Duration::from_millis(250);

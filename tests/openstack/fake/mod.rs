@@ -131,6 +131,13 @@ impl Cloud {
         self.inner.clock.advance(by);
     }
 
+    /// From now on another process asks, which knows nothing of what the one before was told or saw.
+    pub(crate) fn another_client(&self) {
+        let mut state = self.state();
+        state.not_before.clear();
+        state.looks.clear();
+    }
+
     /// Orders trouble for requests to come.
     pub(crate) fn fault(&self, fault: Fault) {
         self.state().faults.add(fault);

@@ -7,7 +7,8 @@ use super::keystone;
 use super::nova;
 use super::state::State;
 
-/// So many looks at one thing in a row, each sooner than [`super::Settings::min_poll`] after the last, are too many.
+/// So many looks at one thing in a row, each sooner than [`super::Settings::min_poll`] after the last, are too many for one
+/// who looks.
 const HASTY: usize = 4;
 /// For so long Nova believes a token that it has seen before, whatever Keystone says of it now.
 const REMEMBERED: Duration = Duration::from_secs(300);
@@ -42,18 +43,18 @@ impl State {
             self.violation(format!("{line} goes{with} where the catalogue does not lead"));
             return;
         }
-        let key = (request.service, request.method.clone(), request.whole.clone());
-        if let Some(not_before) = self.not_before.get(&key)
-            && self.now + LENIENCE < *not_before
+        if let Some((since, until, told)) = self.not_before.get(&request.service)
+            && self.now < *until
+            && self.now > *since + LENIENCE * self.settings.scale
         {
-            let early = *not_before - self.now;
-            self.violation(format!("{line} comes {early:.1?} before Retry-After has passed"));
+            let early = (*until - self.now) / self.settings.scale;
+            self.violation(format!("{line} comes {early:.1?} before Retry-After has passed, which {told} was told"));
         }
         if request.method == "GET" {
             let looks = self.looks.entry(format!("{line} {:?}", request.query)).or_default();
             let hasty = looks.0.is_some_and(|last| self.now.saturating_sub(last) < self.settings.min_poll);
             *looks = (Some(self.now), if hasty { looks.1 + 1 } else { 0 });
-            if looks.1 >= HASTY {
+            if looks.1 >= HASTY * self.settings.callers {
                 self.violation(format!("{line} is asked too fast"));
             }
         }
@@ -154,11 +155,17 @@ impl State {
     pub(crate) fn remember_answer(&mut self, request: &Request, answer: &Answer) {
         let number = |value: &str| value.parse::<u64>().ok();
         let retry_after = answer.headers.iter().find(|(name, _)| name == "retry-after");
-        let key = (request.service, request.method.clone(), request.whole.clone());
-        match retry_after.and_then(|(_, value)| number(value)) {
-            Some(seconds) => self.not_before.insert(key, self.now + Duration::from_secs(seconds)),
-            None => self.not_before.remove(&key),
-        };
+        if let Some(seconds) = retry_after.and_then(|(_, value)| number(value)) {
+            // A client's seconds are not scaled.
+            let until = self.now + Duration::from_secs(seconds) * self.settings.scale;
+            let told = format!("{} {}", request.method, request.path);
+            let held = self.not_before.entry(request.service).or_insert((self.now, until, told.clone()));
+            if held.1 < self.now {
+                *held = (self.now, until, told);
+            } else {
+                held.1 = held.1.max(until);
+            }
+        }
         let open = |seen: &&mut Seen| seen.status == 0 && seen.method == request.method && seen.path == request.path;
         if let Some(seen) = self.seen.iter_mut().rev().find(open) {
             seen.status = answer.status;

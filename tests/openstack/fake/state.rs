@@ -27,6 +27,8 @@ pub(crate) struct Settings {
     pub(crate) delete: Duration,
     /// The shortest time between looks at one thing, in the cloud's time.
     pub(crate) min_poll: Duration,
+    /// How many look at one thing at once, none of whom can know of the others' first look.
+    pub(crate) callers: usize,
     /// How many entries a list has at most.
     pub(crate) page: usize,
     /// Whether images can be imported.
@@ -51,6 +53,7 @@ impl Default for Settings {
             snapshot: Duration::from_secs(3),
             delete: Duration::from_secs(1),
             min_poll: Duration::from_millis(200),
+            callers: 1,
             page: 3,
             import: true,
             volumes: true,
@@ -272,7 +275,8 @@ pub(crate) struct State {
     pub(crate) violations: Vec<String>,
     pub(crate) seen: Vec<Seen>,
     pub(crate) at_once: usize,
-    pub(crate) not_before: HashMap<(Service, String, String), Duration>,
+    /// Since when and until when each service has asked to be left alone, and which request it answered so.
+    pub(crate) not_before: HashMap<Service, (Duration, Duration, String)>,
     pub(crate) looks: HashMap<String, (Option<Duration>, usize)>,
     pub(crate) tokens: HashMap<String, Token>,
     pub(crate) application_credentials: BTreeMap<String, (String, String)>,
