@@ -13,6 +13,8 @@ connection = $(database keystone)
 provider = fernet
 [fernet_tokens]
 key_repository = $data/fernet
+[fernet_receipts]
+key_repository = $data/fernet
 [credential]
 key_repository = $data/credential
 [identity]
