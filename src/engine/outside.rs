@@ -8,7 +8,7 @@ use super::care::CareError;
 use super::ports::Orphan;
 use super::{Engine, reaper};
 use crate::domain::build::BuildState;
-use crate::domain::id::{BuildNo, ImageId};
+use crate::domain::id::{BuildNo, DriverName, ImageId};
 use crate::domain::image::{Image, ImageState};
 use crate::store::StoreError;
 
@@ -19,42 +19,68 @@ pub struct Orphans {
     pub left: Vec<Orphan>,
     /// What was there and is not any more.
     pub removed: Vec<Orphan>,
+    /// The drivers that could not be asked, each with why: what they have is not among these.
+    pub away: Vec<(DriverName, String)>,
+}
+
+/// What the drivers have of builds that are over.
+#[derive(Default)]
+struct Found {
+    orphans: Vec<(DriverName, Orphan)>,
+    away: Vec<(DriverName, String)>,
+}
+
+impl Found {
+    fn is_away(&self, driver: &DriverName) -> bool {
+        self.away.iter().any(|(away, _)| away == driver)
+    }
 }
 
 impl Engine {
     /// What carries the number of a build that is over, or of none that is known; removed where that is asked for. What
     /// carries no mark of ours is neither listed nor touched, whatever it is called.
     ///
+    /// A driver that can't be asked is named, and what the others say is told.
+    ///
     /// # Errors
-    /// When the driver or the database can't be asked. What could not be removed stays among what is left.
+    /// When the database can't be asked. What could not be removed stays among what is left.
     pub async fn orphans(&self, remove: bool) -> Result<Orphans, CareError> {
         let found = self.of_ended_builds().await?;
-        if !remove || found.is_empty() {
-            return Ok(Orphans { left: found, removed: Vec::new() });
+        if !remove || found.orphans.is_empty() {
+            let left = found.orphans.into_iter().map(|(_, orphan)| orphan).collect();
+            return Ok(Orphans { left, removed: Vec::new(), away: found.away });
         }
-        let mut builds: Vec<BuildNo> = found.iter().map(|orphan| orphan.build).collect();
+        let mut builds: Vec<BuildNo> = found.orphans.iter().map(|(_, orphan)| orphan.build).collect();
         builds.dedup();
         for build in builds {
             reaper::release_tagged(self, build).await;
         }
-        let left = self.of_ended_builds().await?;
-        let removed = found.into_iter().filter(|orphan| !left.contains(orphan)).collect();
-        Ok(Orphans { left, removed })
+        let again = self.of_ended_builds().await?;
+        let mut orphans = Orphans { away: again.away.clone(), ..Orphans::default() };
+        for (driver, orphan) in found.orphans {
+            // Of a driver that went away meanwhile nobody knows what became of it.
+            let is_left = again.is_away(&driver) || again.orphans.iter().any(|(_, left)| *left == orphan);
+            if is_left { &mut orphans.left } else { &mut orphans.removed }.push(orphan);
+        }
+        Ok(orphans)
     }
 
-    async fn of_ended_builds(&self) -> Result<Vec<Orphan>, CareError> {
-        let mut found = Vec::new();
+    async fn of_ended_builds(&self) -> Result<Found, CareError> {
+        let mut found = Found::default();
         for driver in self.drivers() {
-            found.extend(driver.outside().await?);
+            match driver.outside().await {
+                Ok(outside) => found.orphans.extend(outside.into_iter().map(|orphan| (driver.name().clone(), orphan))),
+                Err(error) => found.away.push((driver.name().clone(), error.to_string())),
+            }
         }
         let mut over = BTreeMap::new();
-        for orphan in &found {
+        for (_, orphan) in &found.orphans {
             if let std::collections::btree_map::Entry::Vacant(place) = over.entry(orphan.build) {
                 place.insert(self.is_over(orphan.build).await?);
             }
         }
-        found.retain(|orphan| over.get(&orphan.build).copied().unwrap_or(false));
-        found.sort_by(|a, b| (a.build, a.kind, &a.id).cmp(&(b.build, b.kind, &b.id)));
+        found.orphans.retain(|(_, orphan)| over.get(&orphan.build).copied().unwrap_or(false));
+        found.orphans.sort_by(|(_, a), (_, b)| (a.build, a.kind, &a.id).cmp(&(b.build, b.kind, &b.id)));
         Ok(found)
     }
 

@@ -16,7 +16,7 @@ use crate::domain::path::RepoPath;
 use crate::engine::memory::{Artifact, BuildRecord, Delivery, TestCase, Warning};
 
 pub use self::images::{CopyView, FreshnessView, ImageView, ImagesView};
-pub use self::orphans::{OrphanView, OrphansView};
+pub use self::orphans::{AwayView, OrphanView, OrphansView};
 pub use self::plan::{BundlePlanView, PlanView, StagePlanView};
 pub use self::push::{Hint, HintAnswer, PushedCount, PushedPlan};
 pub use self::status::{BundleView, DiskView, QueuedView, RepositoryView, StatusView};

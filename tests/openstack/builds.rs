@@ -129,6 +129,17 @@ async fn a_daemon_that_is_killed_while_the_image_is_made_makes_one_image() {
 }
 
 #[test]
+fn a_cloud_that_can_not_be_asked_what_is_left_is_named() {
+    let world = World::new();
+    let refuse = Effect::Refuse { status: 403, retry_after: None };
+    world.cloud.fault(Fault::on(Service::Nova, "GET", "/servers/detail", refuse).times(40));
+    let said = world.factory.run(["orphans"]);
+    assert_eq!(said.code, 1, "{said:?}");
+    assert_eq!(said.out, "Nothing is known to be left of builds that are over, but for cloud.\n");
+    assert!(said.err.contains("the driver cloud could not be asked: Nova answered 403"), "{said:?}");
+}
+
+#[test]
 fn what_could_not_be_removed_is_listed_and_removed_later() {
     let world = World::new();
     let refuse = Effect::Refuse { status: 403, retry_after: None };

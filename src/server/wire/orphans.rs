@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::domain::id::DriverName;
 use crate::engine::outside::Orphans;
 use crate::engine::ports::Orphan;
 
@@ -12,6 +13,18 @@ pub struct OrphansView {
     pub orphans: Vec<OrphanView>,
     /// What was there and was removed.
     pub removed: Vec<OrphanView>,
+    /// The drivers that could not be asked: what they have is not among these.
+    #[serde(default)]
+    pub away: Vec<AwayView>,
+}
+
+/// A driver that could not be asked.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AwayView {
+    /// Its name in the configuration.
+    pub driver: String,
+    /// Why.
+    pub reason: String,
 }
 
 /// Something outside.
@@ -30,7 +43,9 @@ pub struct OrphanView {
 impl From<Orphans> for OrphansView {
     fn from(found: Orphans) -> Self {
         let all = |orphans: Vec<Orphan>| orphans.into_iter().map(OrphanView::from).collect();
-        Self { orphans: all(found.left), removed: all(found.removed) }
+        let away = |(driver, reason): (DriverName, String)| AwayView { driver: driver.to_string(), reason };
+        let away = found.away.into_iter().map(away).collect();
+        Self { orphans: all(found.left), removed: all(found.removed), away }
     }
 }
 
