@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use factoryd::domain::id::{BuildNo, DiskId, ImageId};
-use factoryd::domain::pipeline::{DiskFormat, HostKey, Recipe, RecipeContent, RecipeFile};
+use factoryd::domain::pipeline::{DiskFormat, HostKey, Placement, Recipe, RecipeContent, RecipeFile};
 use factoryd::engine::ports::{
     Base, BaseSource, Driver, Exit, ImageOrder, LineSink, Lines, Machine, MachineOrder, PortErrorKind, Wait,
 };
@@ -108,6 +108,7 @@ fn order(state: &Path, build: u64, role: &str, disk: &DiskId, user: &str) -> Mac
         ports: vec![8080],
         ready_within: Duration::from_secs(240),
         console: state.join(format!("console-{role}.log")),
+        placement: Placement::default(),
     }
 }
 

@@ -171,7 +171,8 @@ pub struct Boot {
     pub placement: Placement,
 }
 
-/// Where a cloud puts a machine: for drivers that have flavors and networks.
+/// Where a cloud puts a machine: for drivers that have flavors and networks. What is not said here, the driver's
+/// configuration says.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Placement {
     /// The flavor, by name or id.

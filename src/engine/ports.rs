@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::domain::id::{BuildNo, Digest, DiskId, DriverName, ImageId};
 use crate::domain::image::{ImageCopy, ImageState};
-use crate::domain::pipeline::{DiskFormat, HostKey, Recipe};
+use crate::domain::pipeline::{DiskFormat, HostKey, Placement, Recipe};
 use crate::domain::stack::{StackTemplate, Verdict};
 
 pub use self::clock::{Clock, LocalTime};
@@ -222,6 +222,8 @@ pub struct MachineOrder {
     pub ready_within: Duration,
     /// Where the console's text goes: `console-ROLE.log` in the build's files.
     pub console: PathBuf,
+    /// Where a cloud is to put it; drivers without flavors and networks have no use for it.
+    pub placement: Placement,
 }
 
 /// How to reach a machine from the host.
@@ -415,7 +417,7 @@ pub trait Driver: Send + Sync {
 
     /// Has a template of a stack looked at by what would deploy it where this driver's images are.
     async fn validate(&self, _template: &StackTemplate, _wait: &Wait) -> Verdict {
-        Verdict::NoService(format!("the driver {} deploys no stacks", self.name()))
+        Verdict::NoCloud(format!("the driver {} deploys no stacks", self.name()))
     }
 
     /// Whether a disk is there, whole as far as a look at its size and head tells.

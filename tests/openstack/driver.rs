@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use factoryd::domain::id::{BuildNo, Digest, DiskId, ImageId};
 use factoryd::domain::image::ImageState;
-use factoryd::domain::pipeline::{DiskFormat, HostKey};
+use factoryd::domain::pipeline::{DiskFormat, HostKey, Placement};
 use factoryd::engine::ports::{
     Base, BaseSource, Driver, Exit, ImageOrder, LineSink, Lines, Machine, MachineOrder, PortError, PortErrorKind,
     SealedDisk, Wait,
@@ -126,6 +126,7 @@ impl World {
             ports: vec![80],
             ready_within: Duration::from_secs(30),
             console: self.state.path().join(format!("console-{build}-{role}.log")),
+            placement: Placement::default(),
         }
     }
 

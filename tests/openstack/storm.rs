@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use factoryd::domain::id::{BuildNo, DiskId, ImageId};
-use factoryd::domain::pipeline::HostKey;
+use factoryd::domain::pipeline::{HostKey, Placement};
 use factoryd::engine::ports::{
     BaseSource, Driver, Exit, ImageOrder, LineSink, Lines, Machine, MachineOrder, PortError, Wait,
 };
@@ -167,6 +167,7 @@ fn order(number: u64, role: &str, disk: &DiskId, state: &Path) -> MachineOrder {
         ports: Vec::new(),
         ready_within: Duration::from_secs(120),
         console: state.join(format!("console-{number}-{role}.log")),
+        placement: Placement::default(),
     }
 }
 

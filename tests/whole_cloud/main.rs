@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use factoryd::domain::id::{BuildNo, Digest, DiskId, ImageId};
-use factoryd::domain::pipeline::{HostKey, Recipe, RecipeContent, RecipeFile};
+use factoryd::domain::pipeline::{HostKey, Placement, Recipe, RecipeContent, RecipeFile};
 use factoryd::domain::stack::{StackTemplate, Verdict};
 use factoryd::engine::ports::{
     BaseSource, Driver, Exit, ImageOrder, LineSink, Lines, Machine, MachineOrder, PublishedCopy, Wait,
@@ -140,6 +140,7 @@ impl World {
             ports: Vec::new(),
             ready_within: PATIENCE,
             console: self.console(build, role),
+            placement: Placement::default(),
         }
     }
 

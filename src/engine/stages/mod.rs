@@ -86,6 +86,7 @@ pub(super) async fn start_machine(run: &mut Run, start: Start<'_>, lines: &Lines
         ports,
         ready_within: boot.timeout,
         console: run.files.join(format!("console-{role}.log")),
+        placement: boot.placement.clone(),
     };
     let wait = run.wait.clone();
     run.machine = Some(run.driver.boot(&order, lines, &wait).await?);

@@ -10,18 +10,17 @@ use serde_json::{Value, json};
 
 use super::Cloud;
 use super::console::Printed;
+use super::flavors::{self, GIB};
 use super::machine::CloudMachine;
-use super::nova::{Flavor, Server};
-use crate::domain::pipeline::HostKey;
+use super::neutron::FloatingIp;
+use super::nova::Server;
+use crate::domain::pipeline::{HostKey, Placement};
 use crate::engine::ports::{Access, Lines, MachineOrder, PortError, Wait};
 use crate::machine::console::{Console, GuestKey};
 use crate::machine::keys::Keys;
 use crate::machine::process::Tag;
 use crate::machine::qemu::disks::trouble;
 use crate::machine::ssh::{SshSession, SshTarget};
-
-const GIB: u64 = 1 << 30;
-const MIB: u64 = 1 << 20;
 
 impl Cloud {
     pub(super) async fn boot_machine(
@@ -54,8 +53,10 @@ impl Cloud {
         }
         let image = self.image_of(&order.disk).await?;
         let size = self.virtual_size(&image).await?;
-        let flavor = self.flavor(order, size.max(image.min_disk * GIB)).await?;
-        let networks = self.networks().await?;
+        let all = self.nova().await?.flavors().await?;
+        let needed = size.max(image.min_disk * GIB);
+        let flavor = flavors::choose(&all, order, self.settings.flavor.as_deref(), needed)?;
+        let networks = self.networks(&order.placement).await?;
         let directory = self.of_build(order.build).join(&order.role);
         make_directory(&directory)?;
         let keys = Keys::make(&directory, &Tag::build(&self.directory, order.build), wait).await?;
@@ -106,9 +107,9 @@ impl Cloud {
             "tags": [self.marks.tag()],
             "networks": networks.iter().map(|id| json!({"uuid": id})).collect::<Vec<_>>(),
         });
-        if !self.settings.security_groups.is_empty() {
-            let groups = self.settings.security_groups.iter().map(|name| json!({"name": name}));
-            wanted["security_groups"] = groups.collect();
+        let groups = named(&order.placement.security_groups, &self.settings.security_groups);
+        if !groups.is_empty() {
+            wanted["security_groups"] = groups.iter().map(|name| json!({"name": name})).collect();
         }
         if let Some(zone) = &self.settings.availability_zone {
             wanted["availability_zone"] = json!(zone);
@@ -116,50 +117,10 @@ impl Cloud {
         wanted
     }
 
-    /// The flavor that the configuration names, or the smallest that holds what is ordered.
-    async fn flavor(&self, order: &MachineOrder, disk: u64) -> Result<Flavor, PortError> {
-        let all = self.nova().await?.flavors().await?;
-        let disk = disk.max(order.disk_size.unwrap_or(0)).div_ceil(GIB);
-        if let Some(name) = &self.settings.flavor {
-            let named =
-                |by: fn(&Flavor) -> &str| all.iter().filter(move |flavor| by(flavor) == name).collect::<Vec<_>>();
-            let found = Some(named(|flavor| &flavor.id)).filter(|found| !found.is_empty());
-            return match found.unwrap_or_else(|| named(|flavor| &flavor.name)).as_slice() {
-                [flavor] if flavor.disk != 0 && flavor.disk < disk => Err(PortError::failed(format!(
-                    "the flavor {name} has a disk of {} GiB, and {disk} GiB are needed",
-                    flavor.disk
-                ))
-                .help("name a larger flavor in the driver's configuration, or ask for less in `boot.disk`")),
-                [flavor] => Ok((*flavor).clone()),
-                [] => Err(PortError::failed(format!("the cloud has no flavor {name}")).help(listed(&all))),
-                several => {
-                    Err(PortError::failed(format!("{} flavors are called {name}", several.len())).help(format!(
-                        "name one by its id: {}",
-                        several.iter().map(|flavor| flavor.id.as_str()).collect::<Vec<_>>().join(", ")
-                    )))
-                }
-            };
-        }
-        let memory = order.memory.div_ceil(MIB);
-        let fits = |flavor: &&Flavor| {
-            flavor.cpus >= order.cpus
-                && flavor.memory >= memory
-                && (flavor.disk == 0 && order.disk_size.is_none() || flavor.disk >= disk)
-        };
-        let best = all.iter().filter(fits).min_by_key(|flavor| (flavor.cpus, flavor.memory, flavor.disk));
-        best.cloned().ok_or_else(|| {
-            let what = format!("{} processors, {memory} MiB of memory and a disk of {disk} GiB", order.cpus);
-            PortError::failed(format!("no flavor of the cloud has {what}")).help(format!(
-                "ask for less in `boot`, or name a flavor in the driver's configuration; {}",
-                listed(&all)
-            ))
-        })
-    }
-
     /// The ids of the networks that machines are in, looked up once.
-    async fn networks(&self) -> Result<Vec<String>, PortError> {
+    async fn networks(&self, placement: &Placement) -> Result<Vec<String>, PortError> {
         let mut ids = Vec::new();
-        for name in &self.settings.networks {
+        for name in named(&placement.networks, &self.settings.networks) {
             ids.push(self.network(name).await?);
         }
         if ids.is_empty() {
@@ -200,15 +161,25 @@ impl Cloud {
         let description = self.marks.description(order.build, &order.role);
         let made = match self.client.create_floating_ip(&outside, port, &description).await {
             // Its answer may have been lost on the way.
-            Err(error) if error.is_in_doubt() => {
-                let all = self.client.floating_ips().await?;
-                all.into_iter().find(|address| address.description == description).ok_or(error)?
-            }
+            Err(error) if error.is_in_doubt() => self.looked_for_address(&description, port).await?.ok_or(error)?,
             made => made?,
         };
         made.address
             .parse()
             .map_err(|_| PortError::unavailable(format!("{:?} is no address of the server", made.address)))
+    }
+
+    /// A floating address of which no answer told, looked for more than once: it may be there a moment later. One of an
+    /// earlier attempt is another port's.
+    async fn looked_for_address(&self, description: &str, port: &str) -> Result<Option<FloatingIp>, PortError> {
+        for made in 1..=3 {
+            let mut all = self.client.floating_ips().await?.into_iter();
+            if let Some(found) = all.find(|address| address.description == description && address.port == port) {
+                return Ok(Some(found));
+            }
+            tokio::time::sleep(self.client.pace.pause(made, None)).await;
+        }
+        Ok(None)
     }
 
     /// Waits for SSH, reads the console meanwhile, and no longer than the server is up.
@@ -245,6 +216,14 @@ impl Cloud {
     }
 }
 
+/// What a bundle names itself; where it names nothing, or variables of the factory's profile, what the configuration does.
+fn named<'a>(placed: &'a [String], configured: &'a [String]) -> &'a [String] {
+    match placed.is_empty() || placed.iter().any(|name| name.starts_with('$')) {
+        true => configured,
+        false => placed,
+    }
+}
+
 /// The address of a server in its networks; IPv4 where it has one.
 fn own_address(server: &Server) -> Result<IpAddr, PortError> {
     let fixed = server.addresses.iter().filter(|(_, _, kind)| kind != "floating");
@@ -254,17 +233,6 @@ fn own_address(server: &Server) -> Result<IpAddr, PortError> {
         PortError::unavailable(format!("the server {} has no address", server.id))
             .help("look at the network's subnets: one of them must give addresses")
     })
-}
-
-fn listed(all: &[Flavor]) -> String {
-    let one = |flavor: &Flavor| {
-        format!("{} ({} processors, {} MiB, {} GiB)", flavor.name, flavor.cpus, flavor.memory, flavor.disk)
-    };
-    let mut listed: Vec<String> = all.iter().take(12).map(one).collect();
-    if all.len() > listed.len() {
-        listed.push("…".to_owned());
-    }
-    format!("there are: {}", listed.join(", "))
 }
 
 /// A directory that is the daemon's alone.

@@ -138,12 +138,11 @@ impl Machine for CloudMachine {
         let cloud = &self.guest.cloud;
         cloud.read_console(&self.guest.printed).await;
         self.guest.printed.finish();
-        if cloud.settings.floating_network.is_some() {
-            let description = cloud.marks.description(self.build, &self.role);
-            for address in cloud.client.floating_ips().await? {
-                if address.description == description {
-                    cloud.client.delete_floating_ip(&address.id).await?;
-                }
+        // Also without a network of floating addresses in the configuration: it may have had one when this was made.
+        let description = cloud.marks.description(self.build, &self.role);
+        for address in cloud.client.floating_ips().await? {
+            if address.description == description {
+                cloud.client.delete_floating_ip(&address.id).await?;
             }
         }
         cloud.delete_servers(std::slice::from_ref(&self.guest.server)).await?;

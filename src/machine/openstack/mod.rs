@@ -17,6 +17,7 @@ mod client;
 mod console;
 mod credentials;
 mod error;
+mod flavors;
 mod gates;
 mod glance;
 mod heat;

@@ -4,7 +4,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 use super::client::{Call, Client};
-use super::error::{ApiError, Service};
+use super::error::{ApiError, Fate, Service};
 use super::nova::{encoded, gone_is_fine};
 
 /// A network.
@@ -19,6 +19,8 @@ pub(super) struct Network {
 pub(super) struct FloatingIp {
     pub(super) id: String,
     pub(super) address: String,
+    /// The port that it leads to; empty where it leads to none.
+    pub(super) port: String,
     /// What it was made for.
     pub(super) description: String,
 }
@@ -35,6 +37,7 @@ fn floating(told: &Value) -> FloatingIp {
     FloatingIp {
         id: text(&told["id"]),
         address: text(&told["floating_ip_address"]),
+        port: text(&told["port_id"]),
         description: text(&told["description"]),
     }
 }
@@ -64,9 +67,12 @@ impl Client {
         Ok(ports.iter().map(|told| text(&told["id"])).collect())
     }
 
-    /// The project's floating addresses.
+    /// The project's floating addresses; none where the cloud has no service for networks.
     pub(super) async fn floating_ips(&self) -> Result<Vec<FloatingIp>, ApiError> {
-        Ok(self.listed("floatingips", "").await?.iter().map(floating).collect())
+        match self.listed("floatingips", "").await {
+            Err(error) if error.fate == Fate::Impossible => Ok(Vec::new()),
+            listed => Ok(listed?.iter().map(floating).collect()),
+        }
     }
 
     /// Takes a floating address of a network for a port.

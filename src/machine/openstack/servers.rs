@@ -223,11 +223,9 @@ impl Cloud {
         for name in nova.keypairs().await? {
             add(self.marks.keypair_build(&name), "key pair", &name, &name);
         }
-        if self.settings.floating_network.is_some() {
-            for address in self.client.floating_ips().await? {
-                let build = self.marks.described_build(&address.description);
-                add(build, "floating address", &address.id, &address.address);
-            }
+        for address in self.client.floating_ips().await? {
+            let build = self.marks.described_build(&address.description);
+            add(build, "floating address", &address.id, &address.address);
         }
         for image in self.our_images().await?.iter().filter(|image| image.is_unfinished()) {
             add(super::marks::Marks::image_build(image), "image", &image.id, &image.name);

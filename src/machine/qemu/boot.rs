@@ -12,7 +12,7 @@ use super::machine::{ATTACHED_LAYER, LAYER, Place, QemuMachine, SERIAL};
 use super::unprivileged;
 use super::vm::{State, Vm};
 use crate::domain::id::DiskId;
-use crate::domain::pipeline::HostKey;
+use crate::domain::pipeline::{HostKey, Placement};
 use crate::engine::ports::{Access, Lines, MachineOrder, PortError, PortErrorKind, Wait};
 use crate::machine::console::{Console, GuestKey};
 use crate::machine::keys::Keys;
@@ -242,6 +242,7 @@ impl Qemu {
             ports: Vec::new(),
             ready_within: accelerator::PROBE,
             console: directory.with_extension("console"),
+            placement: Placement::default(),
         };
         let name = "factoryd-probe".to_owned();
         let tag = Tag::shared(&self.settings.state_dir);
