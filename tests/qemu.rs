@@ -281,7 +281,7 @@ async fn reaches_its_port(machine: &dyn Machine) {
 async fn reboots(machine: &dyn Machine, log: &Arc<Log>) {
     let (lines, began): (Lines, _) = (log.clone(), Instant::now());
     let before = run(machine, "cat /proc/sys/kernel/random/boot_id", log).await;
-    let cut = machine.guest().run("systemctl reboot; sleep 600", &[], &lines, &wait(120)).await;
+    let cut = machine.guest().run("systemctl reboot; sleep 600", &[], &lines, &wait(300)).await;
     assert_eq!(cut.expect_err("the connection is cut").kind, PortErrorKind::Lost);
     let after = machine.guest().run("cat /proc/sys/kernel/random/boot_id", &[], &lines, &wait(240)).await;
     assert_eq!(after.expect("it is back"), Exit::Code(0));
