@@ -56,13 +56,13 @@ impl Engine {
             reaper::release_tagged(self, build).await;
         }
         let again = self.of_ended_builds().await?;
-        let mut orphans = Orphans { away: again.away.clone(), ..Orphans::default() };
-        for (driver, orphan) in found.orphans {
-            // Of a driver that went away meanwhile nobody knows what became of it.
-            let is_left = again.is_away(&driver) || again.orphans.iter().any(|(_, left)| *left == orphan);
-            if is_left { &mut orphans.left } else { &mut orphans.removed }.push(orphan);
-        }
-        Ok(orphans)
+        // Of a driver that went away meanwhile nobody knows what became of what it had.
+        let (unknown, seen): (Vec<_>, Vec<_>) =
+            found.orphans.into_iter().partition(|(driver, _)| again.is_away(driver));
+        let removed = seen.into_iter().filter(|orphan| !again.orphans.contains(orphan)).map(|(_, orphan)| orphan);
+        let removed = removed.collect();
+        let left = again.orphans.into_iter().chain(unknown).map(|(_, orphan)| orphan).collect();
+        Ok(Orphans { left, removed, away: again.away })
     }
 
     async fn of_ended_builds(&self) -> Result<Found, CareError> {

@@ -4,6 +4,7 @@
 //! fail: whether a cloud has a Heat, and whether it answers, is not the bundle's.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::super::log::StepLog;
 use super::super::runner::Run;
@@ -13,6 +14,10 @@ use crate::domain::stack::Verdict;
 use crate::engine::ports::{Driver, Wait};
 use crate::render::{Question, Rendered, heat_templates};
 use crate::store::Warning;
+
+/// How long all templates of a build together may take. A Heat that hangs keeps no build waiting for longer, however many
+/// there are.
+const MOST: Duration = Duration::from_secs(300);
 
 /// What came of the look.
 #[derive(Debug, Default)]
@@ -41,7 +46,7 @@ pub(super) async fn look(
     rendered: &[Rendered],
     lint: Lint,
 ) -> Looked {
-    let (log, wait) = (run.stage_log(Stage::Render), run.wait.clone());
+    let (log, wait) = (run.stage_log(Stage::Render), run.wait.within(MOST));
     let mut looked = Looked::default();
     for (result, question) in heat_templates(rendered) {
         match ask(driver, &question, lint, &wait).await {

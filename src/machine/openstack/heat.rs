@@ -14,7 +14,7 @@ use super::error::{ApiError, Fate, Service};
 use crate::domain::stack::{StackTemplate, Verdict};
 use crate::engine::ports::{PortError, Wait};
 
-/// How long Heat may take for a template. An engine that hangs keeps no build waiting for longer.
+/// How long Heat may take for a template.
 const LOOK: Duration = Duration::from_secs(60);
 
 impl Client {

@@ -167,7 +167,7 @@ async fn what_a_service_asks_of_one_caller_holds_for_all_and_not_for_other_servi
         let mut first = told.lock().expect("no panic");
         if asked.line == "GET /image/v2/busy" && first.is_none() {
             *first = Some(began.elapsed());
-            return (StatusCode::TOO_MANY_REQUESTS, [("retry-after", "1")]).into_response();
+            return (StatusCode::TOO_MANY_REQUESTS, [("retry-after", "2")]).into_response();
         }
         noted.lock().expect("no panic").push((asked.line.clone(), began.elapsed()));
         said(200, &json!({}))
@@ -176,14 +176,17 @@ async fn what_a_service_asks_of_one_caller_holds_for_all_and_not_for_other_servi
     let client = play.client();
     let busy = async { client.call(&get("/busy")).await.map(drop) };
     let others = async {
-        while asked_to_wait.lock().expect("no panic").is_none() || client.gates.is_open(Service::Image) {
-            tokio::task::yield_now().await;
-        }
+        let held = async {
+            while client.gates.is_open(Service::Image) {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(30), held).await.expect("the service is left alone");
         let (nova, a, b) = (Call::new(Service::Compute, Method::GET, "/servers"), get("/a"), get("/b"));
         tokio::try_join!(client.call(&a), client.call(&b), client.call(&nova)).map(drop)
     };
     tokio::try_join!(busy, others).expect("answers at last");
-    let until = asked_to_wait.lock().expect("no panic").expect("asked") + Duration::from_secs(1);
+    let until = asked_to_wait.lock().expect("no panic").expect("asked") + Duration::from_secs(2);
     let seen = seen.lock().expect("no panic").clone();
     let early: Vec<&str> = seen.iter().filter(|(_, at)| *at < until).map(|(line, _)| line.as_str()).collect();
     assert_eq!(early, ["GET /compute/v2.1/servers"], "{seen:?}");
